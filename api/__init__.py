@@ -1,0 +1,1 @@
+"""HTTP and GraphQL in and out; never SQL, ciphers, Vault or the broker."""

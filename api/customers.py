@@ -1,0 +1,394 @@
+"""Customers over GraphQL: what the schema shows and takes of them; every rule stands beside its field.
+
+With `domain/customers/fields.py` this is all that a new personal field needs.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import date, datetime
+from typing import Annotated, Any, cast
+from uuid import UUID
+
+import orjson
+import strawberry
+from strawberry import UNSET, Info
+
+from api.directives import (
+    Input,
+    argument,
+    input_,
+    personal,
+    public,
+    requires,
+    searches,
+    writes,
+)
+from api.members import Member, members_of
+from api.operation import Operation
+from api.paging import Connection, Node, UserError, cursor, local_id, user_errors, window
+from api.tags import Tag, tags_of
+from domain import customers, outcomes
+from domain import errors as domain_errors
+from domain.customers import CustomerView, ExternalId, Guarded, Note, Profile, Sort, Stage
+from domain.errors import BadInput, Refused
+from domain.paging import Page
+from tenants.access import Permission
+from tenants.documents import Mask
+from tenants.unit import Unit
+
+_READ = Permission.CUSTOMERS_READ
+_WRITE = Permission.CUSTOMERS_WRITE
+_SHAPE = "the shape of a payload"
+_PROFILE, _GUARDED = Profile.fields, Guarded.fields
+
+strawberry.enum(Stage, name="CustomerStage", description="How far the relation has come.")
+strawberry.enum(Sort, name="CustomerSort", description="Clear fields to sort by.")
+
+
+@strawberry.type(description="A postal address; each leaf has its own rule.")
+class Address:
+    view: strawberry.Private[CustomerView]
+
+    lines: list[str] | None = personal("profile", _PROFILE["address_lines"])
+    city: str | None = personal("profile", _PROFILE["city"])
+    postal_code: str | None = personal("profile", _PROFILE["postal_code"])
+    country: str | None = personal("profile", _PROFILE["country"])
+
+    def document(self, column: str, why: str) -> Any:
+        return self.view.document(column, why)
+
+
+@strawberry.type(description="A person whose data the tenant keeps.")
+class Customer(Node):
+    given_name: str | None = personal("profile", _PROFILE["given_name"])
+    family_name: str | None = personal("profile", _PROFILE["family_name"])
+    display_name: str | None = personal("profile", _PROFILE["display_name"], "full_name")
+    emails: list[str] | None = personal("profile", _PROFILE["emails"])
+    phones: list[str] | None = personal("profile", _PROFILE["phones"])
+    birth_date: date | None = personal("profile", _PROFILE["birth_date"])
+    birth_year: int | None = personal("profile", _PROFILE["birth_date"], "birth_year", Mask.KEEP)
+    government_id: str | None = personal("guarded", _GUARDED["government_id"])
+    note: str | None = personal("note", Note.fields["note"])
+    external_id: str | None = personal("external_id", ExternalId.fields["external_id"])
+    language: str | None = requires(_READ)
+    source: str | None = requires(_READ)
+    region: str | None = requires(_READ)
+    created_at: datetime = requires(_READ)
+    updated_at: datetime = requires(_READ)
+    archived_at: datetime | None = requires(_READ)
+    version: int = requires(_READ, description="Send it back with an update.")
+
+    @requires(_READ)
+    def stage(self: Any) -> Stage:
+        return Stage(self.row.stage)
+
+    @requires(_READ)
+    def address(self: Any) -> Address:
+        return Address(view=self)
+
+    @requires(_READ, description="The member who looks after this customer.")
+    async def owner(self: Any, info: Info[Operation]) -> Member | None:
+        owner = self.row.owner_id
+        return None if owner is None else cast(Member, await members_of(info.context).load(owner))
+
+    @requires(_READ)
+    async def tags(self: Any, info: Info[Operation]) -> list[Tag]:
+        return cast(list[Tag], await tags_of(info.context).load(self.row.id))
+
+    @classmethod
+    def is_type_of(cls, value: object, _info: Any) -> bool:
+        return isinstance(value, CustomerView)
+
+
+@strawberry.input(description="Each value needs the right to write the field.")
+class AddressInput:
+    lines: list[str] | None = writes("Customer.addressLines", default=UNSET)
+    city: str | None = writes("Customer.city", default=UNSET)
+    postal_code: str | None = writes("Customer.postalCode", default=UNSET)
+    country: str | None = writes("Customer.country", default=UNSET, description="ISO 3166-1 alpha-2.")
+
+
+@strawberry.input(description="What to set. A field that is left out stays as it is; null clears it.")
+class CustomerInput:
+    given_name: str | None = writes("Customer.givenName", default=UNSET)
+    family_name: str | None = writes("Customer.familyName", default=UNSET)
+    display_name: str | None = writes("Customer.displayName", default=UNSET)
+    emails: list[str] | None = writes("Customer.emails", default=UNSET)
+    phones: list[str] | None = writes(
+        "Customer.phones", default=UNSET, description="E.164, or as dialled in the tenant's default region."
+    )
+    address: AddressInput | None = input_("each of its fields has its own right", default=UNSET)
+    birth_date: date | None = writes("Customer.birthDate", default=UNSET)
+    government_id: str | None = writes("Customer.governmentId", default=UNSET)
+    note: str | None = writes("Customer.note", default=UNSET)
+    external_id: str | None = writes(
+        "Customer.externalId", default=UNSET, description="The tenant's own id of this customer; unique."
+    )
+    stage: Stage | None = writes("Customer.stage", default=UNSET)
+    owner_id: strawberry.ID | None = writes("Customer.ownerId", default=UNSET)
+    tag_ids: list[strawberry.ID] | None = writes("Customer.tagIds", default=UNSET)
+    language: str | None = writes("Customer.language", default=UNSET, description="BCP 47.")
+    source: str | None = writes("Customer.source", default=UNSET)
+    region: str | None = writes("Customer.region", default=UNSET, description="ISO 3166-2, or its part: US-WA, WA.")
+
+
+@strawberry.input(description="Clear fields only: a list by a personal value would tell of it.")
+class CustomerFilter:
+    archived: bool = searches("Customer.archivedAt", default=False)
+    stages: list[Stage] | None = searches("Customer.stage", default=None)
+    owner_id: strawberry.ID | None = searches("Customer.ownerId", default=None)
+    tag_id: strawberry.ID | None = searches("Customer.tagIds", default=None)
+    language: str | None = searches("Customer.language", default=None)
+    source: str | None = searches("Customer.source", default=None)
+    region: str | None = searches("Customer.region", default=None)
+    created_since: datetime | None = searches("Customer.createdAt", default=None)
+    created_before: datetime | None = searches("Customer.createdAt", default=None)
+    updated_since: datetime | None = searches("Customer.updatedAt", default=None)
+
+
+@strawberry.input(description="The order of a list; ties are broken by id.")
+class CustomerOrder:
+    by: Sort = input_("only clear fields can be named", default=Sort.CREATED_AT)
+    descending: bool = input_("a direction", default=True)
+
+
+@strawberry.input(one_of=True, description="Exactly one value to find customers by.")
+class CustomerSearch:
+    email: str | None = searches("Customer.emails", default=UNSET)
+    phone: str | None = searches("Customer.phones", default=UNSET)
+    government_id: str | None = searches("Customer.governmentId", default=UNSET)
+    external_id: str | None = searches("Customer.externalId", default=UNSET)
+    name_prefix: str | None = searches(
+        "Customer.givenName",
+        default=UNSET,
+        description="The beginning of a given or family name, of 3 characters or more (Chinese, Japanese, Korean: 1).",
+    )
+
+
+@strawberry.type
+class CustomerPayload:
+    customer: Customer | None = public(_SHAPE)
+    user_errors: list[UserError] = public(_SHAPE)
+
+
+@strawberry.type(description="What became of one row, in the order of the input.")
+class CustomerOutcome:
+    row: int = public(_SHAPE)
+    customer: Customer | None = public(_SHAPE)
+    user_errors: list[UserError] = public(_SHAPE)
+
+
+@strawberry.type
+class CustomersPayload:
+    outcomes: list[CustomerOutcome] = public(_SHAPE)
+    created: int = public(_SHAPE)
+    user_errors: list[UserError] = public(_SHAPE, description="Errors of the whole call; those of a row are with it.")
+
+
+_ID = Annotated[strawberry.ID, argument(Input(why="an id opens nothing by itself"))]
+_VERSION = Annotated[int, argument(Input(why="a count of changes"), "The version that was read.")]
+_FIRST = Annotated[int | None, argument(Input(why="a size"), "1 to 100; 20 unless told.")]
+_CURSOR = Annotated[str | None, argument(Input(why="holds a clear sort key and an id, under a MAC"))]
+_INPUT = Annotated[CustomerInput, argument(Input(why="each of its fields has its own right"))]
+
+
+@strawberry.type
+class CustomerQueries:
+    @requires(_READ, description="One customer, or NOT_FOUND.")
+    async def customer(self, info: Info[Operation], id: _ID) -> Customer:  # the argument's name in GraphQL
+        operation = info.context
+        found = await customers.get(operation.unit, local_id("Customer", id), operation.columns("Customer"))
+        return cast(Customer, found)
+
+    @requires(_READ, description="Customers by clear fields, newest first unless told; archived ones when asked for.")
+    async def customers(
+        self,
+        info: Info[Operation],
+        where: Annotated[CustomerFilter | None, argument(Input(why="each of its fields has its own right"))] = None,
+        order: Annotated[CustomerOrder | None, argument(Input(why="only clear fields can be named"))] = None,
+        first: _FIRST = None,
+        after: _CURSOR = None,
+        last: _FIRST = None,
+        before: _CURSOR = None,
+    ) -> Connection[Customer]:
+        operation, wanted, by = info.context, _filter(where), _order(order)
+        name = f"customers {by.by} {by.descending}"
+        within = window(operation.unit, name, first, after, last, before)
+        page = await customers.page(operation.unit, wanted, by, within, operation.columns("Customer"))
+        attribute = "created_at" if by.by is Sort.CREATED_AT else "updated_at"
+        return _connection(operation.unit, name, attribute, page, lambda: customers.count(operation.unit, wanted))
+
+    @requires(_READ, description="Customers that have exactly this value, archived ones too; newest first.")
+    async def find_customers(
+        self,
+        info: Info[Operation],
+        by: Annotated[CustomerSearch, argument(Input(why="each of its fields has its own right"))],
+        first: _FIRST = None,
+        after: _CURSOR = None,
+        last: _FIRST = None,
+        before: _CURSOR = None,
+    ) -> Connection[Customer]:
+        operation = info.context
+        ((name, value),) = _given(by).items()
+        if not isinstance(value, str):
+            raise BadInput("The search value can't be null.")
+        within = window(operation.unit, "found", first, after, last, before)
+        page = await customers.find(operation.unit, name, value, within, operation.columns("Customer"))
+        return _connection(operation.unit, "found", "created_at", page, None)
+
+
+@strawberry.type
+class CustomerMutations:
+    @requires(_WRITE, description="Make a customer. With an Idempotency-Key, asking again makes no second one.")
+    async def create_customer(self, info: Info[Operation], input: _INPUT) -> CustomerPayload:
+        unit, sent = info.context.unit, _sent(input)
+        return await _answered(info, sent, lambda: customers.create(unit, sent))
+
+    @requires(_WRITE, description="Make up to 500 customers; each row succeeds or fails alone.")
+    async def create_customers(
+        self,
+        info: Info[Operation],
+        input: Annotated[list[CustomerInput], argument(Input(why="each of its fields has its own right"))],
+    ) -> CustomersPayload:
+        if not 1 <= len(input) <= customers.MOST_AT_ONCE:
+            raise BadInput(f"`input` has 1 to {customers.MOST_AT_ONCE} rows.")
+        made = await _created(info, [_sent(row) for row in input])
+        told = [
+            CustomerOutcome(row=n, customer=None, user_errors=user_errors(each, ("input", str(n))))
+            if isinstance(each, Refused)
+            else CustomerOutcome(row=n, customer=cast(Customer, each), user_errors=[])
+            for n, each in enumerate(made)
+        ]
+        return CustomersPayload(outcomes=told, created=sum(o.customer is not None for o in told), user_errors=[])
+
+    @requires(_WRITE, description="Set the given fields of the version that was read.")
+    async def update_customer(
+        self,
+        info: Info[Operation],
+        id: _ID,
+        version: _VERSION,
+        input: _INPUT,
+    ) -> CustomerPayload:
+        unit, sent, local = info.context.unit, _sent(input), local_id("Customer", id)
+        request = {"id": local, "version": version, "input": sent}
+        return await _answered(info, request, lambda: customers.update(unit, local, version, sent))
+
+    @requires(Permission.CUSTOMERS_ARCHIVE, description="Take a customer out of the lists, to be restored at any time.")
+    async def archive_customer(self, info: Info[Operation], id: _ID) -> CustomerPayload:
+        unit, local = info.context.unit, local_id("Customer", id)
+        return await _answered(info, {"id": local}, lambda: customers.archive(unit, local))
+
+    @requires(Permission.CUSTOMERS_ARCHIVE, description="Bring an archived customer back into the lists.")
+    async def restore_customer(self, info: Info[Operation], id: _ID) -> CustomerPayload:
+        unit, local = info.context.unit, local_id("Customer", id)
+        return await _answered(info, {"id": local}, lambda: customers.restore(unit, local))
+
+
+async def _answered(
+    info: Info[Operation], request: Mapping[str, Any], change: Callable[[], Awaitable[CustomerView]]
+) -> CustomerPayload:
+    """The payload of a change to one customer, remembered under the request's Idempotency-Key if it has one."""
+    try:
+        view = await _once(info, request, change)
+    except Refused as refused:
+        return CustomerPayload(customer=None, user_errors=user_errors(refused, ("input",)))
+    return CustomerPayload(customer=cast(Customer, view), user_errors=[])
+
+
+async def _once(
+    info: Info[Operation], request: Mapping[str, Any], change: Callable[[], Awaitable[CustomerView]]
+) -> CustomerView:
+    unit, key, said = info.context.unit, _key(info), _fingerprint(request)
+    kept = await outcomes.find(unit, key, said) if key else None
+    if kept is not None:
+        return await customers.get(unit, UUID(kept["customer"]))
+    view = await change()
+    if key:
+        await outcomes.keep(unit, key, said, {"customer": str(view.id)})
+    return view
+
+
+async def _created(info: Info[Operation], rows: list[dict[str, Any]]) -> list[CustomerView | Refused]:
+    unit, key, said = info.context.unit, _key(info), _fingerprint(rows)
+    kept = await outcomes.find(unit, key, said) if key else None
+    if kept is not None:
+        return await _replayed(unit, kept["rows"])
+    made = await customers.create_many(unit, rows)
+    if key:
+        await outcomes.keep(unit, key, said, {"rows": [_kept(each) for each in made]})
+    return made
+
+
+def _kept(outcome: CustomerView | Refused) -> Any:
+    if isinstance(outcome, Refused):
+        return [[error.code, list(error.path), error.message] for error in outcome.errors]
+    return str(outcome.id)
+
+
+async def _replayed(unit: Unit, kept: list[Any]) -> list[CustomerView | Refused]:
+    found = iter(await customers.get_many(unit, [UUID(each) for each in kept if isinstance(each, str)]))
+    gone = Refused([domain_errors.UserError("NOT_FOUND", (), "The customer is not there any more.")])
+    return [
+        (next(found) or gone)
+        if isinstance(each, str)
+        else Refused([domain_errors.UserError(code, tuple(path), message) for code, path, message in each])
+        for each in kept
+    ]
+
+
+def _key(info: Info[Operation]) -> str | None:
+    """A request may hold several mutations, so the client's key is told apart by the answer it is for."""
+    key = info.context.request.idempotency_key
+    return None if key is None else f"{info.path.key}:{key}"
+
+
+def _fingerprint(request: Any) -> bytes:
+    return orjson.dumps(request, option=orjson.OPT_SORT_KEYS)
+
+
+def _given(input_: Any) -> dict[str, Any]:
+    """The fields of an input that the client named, null ones too."""
+    return {name: value for name, value in vars(input_).items() if value is not UNSET}
+
+
+def _sent(input_: CustomerInput) -> dict[str, Any]:
+    """In the names of the domain: the address flat, ids as uuids; a null address clears all of it."""
+    sent = _given(input_)
+    if "address" in sent:
+        address = sent.pop("address")
+        lines = _given(address) if address is not None else dict.fromkeys(("lines", "city", "postal_code", "country"))
+        sent |= {"address_lines" if name == "lines" else name: value for name, value in lines.items()}
+    if sent.get("owner_id") is not None:
+        sent["owner_id"] = local_id("Member", sent["owner_id"])
+    if sent.get("tag_ids") is not None:
+        sent["tag_ids"] = [local_id("Tag", tag) for tag in sent["tag_ids"]]
+    return sent
+
+
+def _filter(where: CustomerFilter | None) -> customers.Filter:
+    if where is None:
+        return customers.Filter()
+    return customers.Filter(
+        archived=where.archived,
+        stages=None if where.stages is None else tuple(where.stages),
+        owner=None if where.owner_id is None else local_id("Member", where.owner_id),
+        tag=None if where.tag_id is None else local_id("Tag", where.tag_id),
+        language=where.language,
+        source=where.source,
+        region=where.region,
+        created_since=where.created_since,
+        created_before=where.created_before,
+        updated_since=where.updated_since,
+    )
+
+
+def _order(order: CustomerOrder | None) -> customers.Order:
+    return customers.Order() if order is None else customers.Order(order.by, order.descending)
+
+
+def _connection(
+    unit: Unit, name: str, attribute: str, page: Page[CustomerView], count: Callable[[], Awaitable[int]] | None
+) -> Connection[Customer]:
+    def cursor_of(view: CustomerView) -> str:
+        return cursor(unit, name, (getattr(view.row, attribute), view.id))
+
+    return Connection(page=page, cursor_of=cursor_of, count=count)

@@ -1,0 +1,18 @@
+"""What resolvers may use besides their unit; wired once in `api/app.py`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from api.tokens import AccessTokens
+from tenants.sign_in import SignIns
+from tenants.viewers import Viewer
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """`columns` tells the sealed columns an operation opens of a type; `disclosure` what its viewer gets of each field."""
+
+    sign_ins: SignIns
+    tokens: AccessTokens
+    columns: Callable[[str, frozenset[str], Viewer], set[str]]
+    disclosure: Callable[[frozenset[str], Viewer], list[dict[str, str]]]

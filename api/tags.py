@@ -1,0 +1,60 @@
+"""Tags over GraphQL."""
+
+from typing import Annotated, Any, cast
+from uuid import UUID
+
+import strawberry
+from strawberry import Info
+from strawberry.dataloader import DataLoader
+
+from api.directives import Writes, argument, personal, public, requires
+from api.operation import Operation
+from api.paging import Node, UserError, user_errors
+from domain import tags
+from domain.errors import Refused
+from domain.tags import TagName, TagView
+from tenants.access import Permission
+
+_SHAPE = "the shape of a payload"
+
+
+@strawberry.type(description="A tenant's own word for a group of its customers.")
+class Tag(Node):
+    name: str | None = personal("name", TagName.fields["name"])
+
+    @classmethod
+    def is_type_of(cls, value: object, _info: Any) -> bool:
+        return isinstance(value, TagView)
+
+
+@strawberry.type
+class TagPayload:
+    tag: Tag | None = public(_SHAPE)
+    user_errors: list[UserError] = public(_SHAPE)
+
+
+@strawberry.type
+class TagQueries:
+    @requires(Permission.CUSTOMERS_READ, description="All tags, oldest first; a tenant has at most 500.")
+    async def tags(self, info: Info[Operation]) -> list[Tag]:
+        return cast(list[Tag], await tags.every(info.context.unit))
+
+
+@strawberry.type
+class TagMutations:
+    @requires(Permission.TAGS_MANAGE)
+    async def create_tag(
+        self, info: Info[Operation], name: Annotated[str, argument(Writes(field="Tag.name"))]
+    ) -> TagPayload:
+        try:
+            made = await tags.create(info.context.unit, name)
+        except Refused as refused:
+            return TagPayload(tag=None, user_errors=user_errors(refused))
+        return TagPayload(tag=cast(Tag, made), user_errors=[])
+
+
+def tags_of(operation: Operation) -> DataLoader[UUID, list[TagView]]:
+    """Tags by customer id, of all customers of a page in one statement."""
+    if "tags" not in operation.loaders:
+        operation.loaders["tags"] = DataLoader(load_fn=lambda ids: tags.of_customers(operation.unit, ids))
+    return cast("DataLoader[UUID, list[TagView]]", operation.loaders["tags"])

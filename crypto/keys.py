@@ -1,0 +1,77 @@
+"""What a tenant's data keys are and what is derived from them; every derivation carries a purpose label of its own.
+
+HKDF is RFC 5869 with SHA-256, an empty salt (the input keys are uniform) and ``info = join(label, ...)``.
+"""
+
+import hashlib
+import hmac
+from dataclasses import dataclass, field
+from enum import StrEnum
+from uuid import UUID
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from crypto.encoding import join
+from crypto.errors import KeyRefused
+
+KEY_BYTES = 32
+CHECK_VALUE_BYTES = 8
+
+
+class Purpose(StrEnum):
+    DEK = "DEK"
+    BIK = "BIK"
+    AUD = "AUD"
+
+
+@dataclass(frozen=True, slots=True)
+class WrappedKey:
+    """A data key as Postgres keeps it. `wrapped` is Transit's ``vault:vN:...``; `check_value` is 8 bytes."""
+
+    tenant: UUID
+    id: UUID
+    purpose: Purpose
+    version: int
+    wrapped: str
+    check_value: bytes
+    is_active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DataKey:
+    """A data key open in memory; `secret` is 32 bytes and never printed."""
+
+    purpose: Purpose
+    version: int
+    is_active: bool
+    secret: bytes = field(repr=False)
+
+
+def wrapping_context(tenant: UUID, key_id: UUID, purpose: Purpose) -> bytes:
+    """Transit's derivation context of one data key: it unwraps as this purpose, tenant and id, or not at all."""
+    return join(b"coffer.wrap.v1", purpose.encode(), tenant.bytes, key_id.bytes)
+
+
+def check_value(tenant: UUID, key_id: UUID, purpose: Purpose, secret: bytes) -> bytes:
+    """8 bytes that tell a right key from a wrong one and nothing else of it."""
+    return hmac.digest(secret, join(b"coffer.check.v1", purpose.encode(), tenant.bytes, key_id.bytes), "sha256")[
+        :CHECK_VALUE_BYTES
+    ]
+
+
+def unlock(key: WrappedKey, secret: bytes) -> DataKey:
+    """Raises `KeyRefused` if `secret` is not the key that was checked in under this id."""
+    expected = check_value(key.tenant, key.id, key.purpose, secret)
+    if len(secret) != KEY_BYTES or not hmac.compare_digest(expected, key.check_value):
+        raise KeyRefused("A data key failed its check value.")
+    return DataKey(key.purpose, key.version, key.is_active, secret)
+
+
+def derive(secret: bytes, *info: bytes) -> bytes:
+    """HKDF-Expand (RFC 5869, 2.3) of a uniform 32-byte key to 32 bytes."""
+    return HKDFExpand(algorithm=SHA256(), length=KEY_BYTES, info=join(*info)).derive(secret)
+
+
+def mac(secret: bytes, message: bytes) -> bytes:
+    return hmac.digest(secret, message, hashlib.sha256)

@@ -1,0 +1,1 @@
+"""The rules and the rows: what may be read, written and kept; imports no edge, no job and no cipher."""

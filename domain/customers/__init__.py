@@ -1,0 +1,46 @@
+"""Customers: the people whose data a tenant keeps."""
+
+from domain.customers.fields import (
+    COLUMN_OF,
+    DOCUMENTS,
+    FIELDS,
+    SEARCHES,
+    ExternalId,
+    Guarded,
+    Note,
+    Profile,
+    Stage,
+)
+from domain.customers.reading import Filter, Order, Sort, count, find, get, get_many, page
+from domain.customers.rows import Batch, Customer, CustomerToken, CustomerView
+from domain.customers.writing import MOST_AT_ONCE, archive, create, create_many, restore, update
+
+__all__ = [
+    "COLUMN_OF",
+    "DOCUMENTS",
+    "FIELDS",
+    "MOST_AT_ONCE",
+    "SEARCHES",
+    "Batch",
+    "Customer",
+    "CustomerToken",
+    "CustomerView",
+    "ExternalId",
+    "Filter",
+    "Guarded",
+    "Note",
+    "Order",
+    "Profile",
+    "Sort",
+    "Stage",
+    "archive",
+    "count",
+    "create",
+    "create_many",
+    "find",
+    "get",
+    "get_many",
+    "page",
+    "restore",
+    "update",
+]

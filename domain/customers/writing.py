@@ -1,0 +1,329 @@
+"""Changing customers: create one or many, update by version, archive, restore; values and tokens in one transaction."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import delete, insert, select
+from sqlalchemy.exc import IntegrityError
+
+from crypto.keys import Purpose
+from crypto.values import Secret
+from domain import rules
+from domain.customers.fields import COLUMN_OF, DOCUMENTS, FIELDS, ExternalId, Stage
+from domain.customers.inputs import Changes, edge, input_path, parse, refuse_empty
+from domain.customers.rows import Batch, Customer, CustomerToken, CustomerView
+from domain.errors import Refused, UserError
+from domain.tags import CustomerTag, Tag
+from tenants.documents import Document
+from tenants.ids import new_id
+from tenants.members import Member
+from tenants.owned import places
+from tenants.unit import Unit
+
+MOST_AT_ONCE = 500
+Documents = dict[str, Document]
+_PLACES = places(Customer)
+_TAKEN = UserError("EXTERNAL_ID_TAKEN", ("externalId",), "externalId belongs to another customer already.")
+
+
+async def create(unit: Unit, sent: Mapping[str, Any]) -> CustomerView:
+    """`sent` holds the fields the client named. Raises `Refused` with every reason."""
+    outcome = (await create_many(unit, [sent]))[0]
+    if isinstance(outcome, Refused):
+        raise outcome
+    return outcome
+
+
+async def create_many(unit: Unit, many: Sequence[Mapping[str, Any]]) -> list[CustomerView | Refused]:
+    """An outcome per row, in order: the new customer, or why that row was refused; refused rows hold up no other.
+
+    A constant number of statements, however many rows, unless another transaction takes an external id meanwhile.
+    """
+    outcomes: dict[int, Any] = {row: _parsed(unit, sent) for row, sent in enumerate(many)}
+    outcomes |= await _refused(unit, _accepted(outcomes))
+    accepted = _accepted(outcomes)
+    try:
+        async with unit.savepoint():
+            created = await _insert(unit, list(accepted.values()))
+    except IntegrityError:
+        outcomes.update({row: await _insert_alone(unit, changes) for row, changes in accepted.items()})
+    else:
+        outcomes.update(zip(accepted, created, strict=True))
+    return [outcomes[row] for row in range(len(many))]
+
+
+async def update(unit: Unit, customer: UUID, version: int, sent: Mapping[str, Any]) -> CustomerView:
+    """Set the named fields of the version that was read; None clears, what is not named stays.
+
+    Raises `Refused`: STALE_VERSION, MASKED_INPUT, INVALID, NOT_FOUND, EXTERNAL_ID_TAKEN.
+    """
+    row = await _lock(unit, customer)
+    _check_version(row, version)
+    current = {column: _opened(unit, row, column) for column in DOCUMENTS}
+    names = {name: ".".join(map(str, input_path(name))) for name in sent}
+    masked = [e for document in current.values() for e in rules.masked_inputs(unit.viewer, document, names, sent)]
+    if masked:
+        raise Refused(masked)
+    changes = parse(sent, edge(unit))
+    await _check(unit, changes, customer)
+    wanted = {column: changes.applied(column, document) for column, document in current.items()}
+    _set(row, changes, {column: wanted[column] for column in DOCUMENTS if wanted[column] is not current[column]})
+    _touch(unit, row)
+    await _write_tokens(unit, customer, changes.personal.keys(), wanted)
+    if changes.tags is not None:
+        await unit.run(
+            delete(CustomerTag).where(CustomerTag.tenant_id == unit.tenant.id, CustomerTag.customer_id == customer)
+        )
+        await _add_tags(unit, {customer: changes.tags})
+    return _views(unit, [(row, wanted)])[0]
+
+
+async def archive(unit: Unit, customer: UUID) -> CustomerView:
+    """Take a customer out of the lists; asking again changes nothing."""
+    row = await _lock(unit, customer)
+    if row.archived_at is None:
+        row.archived_at = unit.now
+        _touch(unit, row)
+        await unit.flush()
+    return _views(unit, [(row, None)])[0]
+
+
+async def restore(unit: Unit, customer: UUID) -> CustomerView:
+    row = await _lock(unit, customer)
+    if row.archived_at is not None:
+        row.archived_at = None
+        _touch(unit, row)
+        await unit.flush()
+    return _views(unit, [(row, None)])[0]
+
+
+def _parsed(unit: Unit, sent: Mapping[str, Any]) -> Changes | Refused:
+    try:
+        changes = parse(sent, edge(unit))
+        refuse_empty(changes)
+    except Refused as refused:
+        return refused
+    return changes
+
+
+def _accepted(outcomes: Mapping[int, Any]) -> dict[int, Changes]:
+    return {row: changes for row, changes in outcomes.items() if isinstance(changes, Changes)}
+
+
+async def _refused(unit: Unit, accepted: Mapping[int, Changes]) -> dict[int, Refused]:
+    """Which rows name an owner or tag that is not there, or an external id that is taken, by others or in the rows."""
+    owners, tags, taken = await _known(unit, accepted.values())
+    refused: dict[int, Refused] = {}
+    for row, changes in accepted.items():
+        errors = _reference_errors(changes, owners, tags)
+        token = _external_token(unit, changes)
+        if token in taken:
+            errors.append(_TAKEN)
+        if errors:
+            refused[row] = Refused(errors)
+        elif token is not None:
+            taken.add(token)
+    return refused
+
+
+async def _check(unit: Unit, changes: Changes, customer: UUID) -> None:
+    owners, tags, _ = await _known(unit, [changes])
+    errors = _reference_errors(changes, owners, tags)
+    token = _external_token(unit, changes)
+    if token is not None and await _token_owners(unit, [token]) - {customer}:
+        errors.append(_TAKEN)
+    if errors:
+        raise Refused(errors)
+
+
+async def _known(unit: Unit, many: Iterable[Changes]) -> tuple[set[UUID], set[UUID], set[bytes]]:
+    """Of all owners, tags and external ids named, those that exist; no statement where none is named."""
+    many = list(many)
+    owners = {owner for changes in many if (owner := changes.clear.get("owner_id"))}
+    tags = {tag for changes in many for tag in changes.tags or ()}
+    tokens = [token for changes in many if (token := _external_token(unit, changes))]
+    mine = unit.tenant.id
+    found_owners = select(Member.id).where(Member.tenant_id == mine, Member.id.in_(owners))
+    found_tags = select(Tag.id).where(Tag.tenant_id == mine, Tag.id.in_(tags))
+    found_tokens = select(CustomerToken.token).where(
+        CustomerToken.tenant_id == mine, CustomerToken.index == "external_id", CustomerToken.token.in_(tokens)
+    )
+    return (
+        set(await unit.scalars(found_owners)) if owners else set(),
+        set(await unit.scalars(found_tags)) if tags else set(),
+        set(await unit.scalars(found_tokens)) if tokens else set(),
+    )
+
+
+async def _token_owners(unit: Unit, tokens: Sequence[bytes]) -> set[UUID]:
+    statement = select(CustomerToken.customer_id).where(
+        CustomerToken.tenant_id == unit.tenant.id,
+        CustomerToken.index == "external_id",
+        CustomerToken.token.in_(tokens),
+    )
+    return set(await unit.scalars(statement))
+
+
+def _reference_errors(changes: Changes, owners: set[UUID], tags: set[UUID]) -> list[UserError]:
+    errors = []
+    owner = changes.clear.get("owner_id")
+    if owner is not None and owner not in owners:
+        errors.append(UserError("NOT_FOUND", ("ownerId",), "ownerId is no member's id."))
+    if (changes.tags or frozenset()) - tags:
+        errors.append(UserError("NOT_FOUND", ("tagIds",), "tagIds names a tag that is not there."))
+    return errors
+
+
+async def _insert(unit: Unit, many: Sequence[Changes]) -> list[CustomerView]:
+    pairs = [(_new(unit, changes), _documents(changes)) for changes in many]
+    for (row, documents), changes in zip(pairs, many, strict=True):
+        unit.new_subject(row.id)
+        _set(row, changes, {column: document for column, document in documents.items() if not document.is_empty()})
+        unit.add(row)
+    await unit.flush()
+    tokens = [token for row, documents in pairs for token in _tokens(unit, row.id, FIELDS, documents)]
+    if tokens:
+        await unit.run(insert(CustomerToken), tokens)
+    await _add_tags(unit, {row.id: changes.tags for (row, _), changes in zip(pairs, many, strict=True) if changes.tags})
+    return _views(unit, pairs)
+
+
+async def _insert_alone(unit: Unit, changes: Changes) -> CustomerView | Refused:
+    try:
+        async with unit.savepoint():
+            return (await _insert(unit, [changes]))[0]
+    except IntegrityError:
+        return Refused([_TAKEN])
+
+
+def _new(unit: Unit, changes: Changes) -> Customer:
+    owner = changes.clear.get("owner_id", unit.viewer.principal)
+    return Customer(
+        tenant_id=unit.tenant.id,
+        id=new_id(),
+        stage=changes.clear.get("stage", Stage.LEAD.value),
+        owner_id=owner,
+        created_at=unit.now,
+        updated_at=unit.now,
+        version=1,
+    )
+
+
+def _documents(changes: Changes) -> Documents:
+    return {column: changes.applied(column, document()) for column, document in DOCUMENTS.items()}
+
+
+def _set(row: Customer, changes: Changes, documents: Documents) -> None:
+    for column, document in documents.items():
+        setattr(row, column, None if document.is_empty() else Secret(document))
+    for column, value in changes.clear.items():
+        setattr(row, column, value)
+
+
+def _touch(unit: Unit, row: Customer) -> None:
+    row.updated_at = unit.now
+    row.version += 1
+
+
+async def _lock(unit: Unit, customer: UUID) -> Customer:
+    statement = select(Customer).where(Customer.tenant_id == unit.tenant.id, Customer.id == customer).with_for_update()
+    rows: Sequence[Customer] = await unit.scalars(statement)
+    if not rows:
+        raise Refused([UserError("NOT_FOUND", ("id",), "There is no customer of that id.")])
+    await unit.load_subjects([customer])
+    return rows[0]
+
+
+def _check_version(row: Customer, version: int) -> None:
+    if row.version != version:
+        sentence = "The customer was changed since you read it; read it again and repeat the change."
+        raise Refused([UserError("STALE_VERSION", ("version",), sentence)])
+
+
+def _opened(unit: Unit, row: Customer, column: str) -> Document:
+    document: Document | None = unit.open_row(row, column, "to change it")
+    return document or DOCUMENTS[column]()
+
+
+async def _write_tokens(unit: Unit, customer: UUID, names: Iterable[str], documents: Documents) -> None:
+    """Replace the tokens of the indexed fields among `names` by those of their values now."""
+    indexed = [name for name in names if name in FIELDS and FIELDS[name].index is not None]
+    if not indexed:
+        return await unit.flush()
+    await unit.run(
+        delete(CustomerToken).where(
+            CustomerToken.tenant_id == unit.tenant.id,
+            CustomerToken.customer_id == customer,
+            CustomerToken.index.in_([FIELDS[name].index.name for name in indexed]),  # type: ignore[union-attr]  # filtered above
+        )
+    )
+    tokens = _tokens(unit, customer, indexed, documents)
+    try:
+        await unit.flush()
+        if tokens:
+            await unit.run(insert(CustomerToken), tokens)
+    except IntegrityError:
+        raise Refused([_TAKEN]) from None
+    return None
+
+
+def _tokens(unit: Unit, customer: UUID, names: Iterable[str], documents: Documents) -> list[dict[str, Any]]:
+    version = unit.keyring.active_version(Purpose.BIK)
+    return [
+        {
+            "tenant_id": unit.tenant.id,
+            "index": field.index.name,
+            "token": token,
+            "customer_id": customer,
+            "bik_version": version,
+        }
+        for name in names
+        if (field := FIELDS[name]).index is not None
+        for token in {
+            unit.keyring.token(_PLACES[COLUMN_OF[name]].label, field.index.name, field.index.normaliser, key, version)
+            for value in _values(documents[COLUMN_OF[name]], name)
+            for key in field.index.keys(value)
+        }
+    ]
+
+
+def _external_token(unit: Unit, changes: Changes) -> bytes | None:
+    value = changes.personal.get("external_id")
+    documents: Documents = {"external_id": ExternalId(external_id=value)}
+    return _tokens(unit, unit.tenant.id, ["external_id"], documents)[0]["token"] if value else None
+
+
+def _values(document: Document, name: str) -> tuple[str, ...]:
+    value = getattr(document, name)
+    return value if isinstance(value, tuple) else (value,) if value is not None else ()
+
+
+async def _add_tags(unit: Unit, tags: Mapping[UUID, Iterable[UUID] | None]) -> None:
+    rows = [
+        {"tenant_id": unit.tenant.id, "customer_id": customer, "tag_id": tag}
+        for customer, named in tags.items()
+        for tag in named or ()
+    ]
+    if rows:
+        await unit.run(insert(CustomerTag), rows)
+
+
+def _views(unit: Unit, pairs: Sequence[tuple[Customer, Documents | None]]) -> list[CustomerView]:
+    """What was just written, without reading it again: the documents that were sealed are known."""
+    batch = Batch(unit, [_Written(row, unit) for row, _ in pairs])
+    for column in DOCUMENTS:
+        if all(documents is not None for _, documents in pairs):
+            batch.know(column, [documents[column] for _, documents in pairs if documents is not None])
+    return batch.views
+
+
+class _Written:
+    """A customer of the session in the shape of one that was read."""
+
+    def __init__(self, row: Customer, unit: Unit) -> None:
+        self._row = row
+        self.subject_secret = unit.subject_secret(row.id)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._row, name)

@@ -1,0 +1,68 @@
+"""Idempotency: what a keyed mutation did, so that asking again answers the same and does nothing twice.
+
+Only ids and error codes are kept, never values: a replay reads the rows as they are now, under the rights of now.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import JSON, LargeBinary, delete, func, insert, select
+from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy.orm import Mapped
+
+from domain.errors import IdempotencyKeyReused
+from tenants.owned import Backup, TenantOwned, clear
+from tenants.unit import Unit
+
+KEPT = timedelta(hours=24)
+
+
+class Outcome(TenantOwned, backup=Backup.NEVER, rights="SELECT INSERT DELETE"):
+    __tablename__ = "outcomes"
+
+    principal: Mapped[UUID] = clear("whose key it is", primary_key=True)
+    key: Mapped[bytes] = clear("keyed hash of the client's key", LargeBinary, primary_key=True)
+    fingerprint: Mapped[bytes] = clear("keyed hash of the input", LargeBinary)
+    result: Mapped[Any] = clear("ids and codes, no values", JSON)
+    created_at: Mapped[datetime] = clear("decides when it is forgotten", TIMESTAMP(timezone=True))
+
+
+async def find(unit: Unit, key: str, request: bytes) -> Any | None:
+    """The kept result of this key, or None for a new one. Waits for another request that is using the key right now.
+
+    Raises `IdempotencyKeyReused` if the key came with another request.
+    """
+    hashed = _hashed(unit, key)
+    await unit.rows(select(func.pg_advisory_xact_lock(int.from_bytes(hashed[:8], "big", signed=True))))
+    statement = select(Outcome.fingerprint, Outcome.result).where(
+        *_mine(unit), Outcome.key == hashed, Outcome.created_at > unit.now - KEPT
+    )
+    rows = await unit.rows(statement)
+    if not rows:
+        return None
+    if rows[0].fingerprint != unit.keyring.authenticate("idempotent request", request):
+        raise IdempotencyKeyReused
+    return rows[0].result
+
+
+async def keep(unit: Unit, key: str, request: bytes, result: Any) -> None:
+    """Remember the result for 24 hours and forget the principal's older ones."""
+    await unit.run(delete(Outcome).where(*_mine(unit), Outcome.created_at <= unit.now - KEPT))
+    row = {
+        "tenant_id": unit.tenant.id,
+        "principal": unit.viewer.principal,
+        "key": _hashed(unit, key),
+        "fingerprint": unit.keyring.authenticate("idempotent request", request),
+        "result": result,
+        "created_at": unit.now,
+    }
+    await unit.run(insert(Outcome), [row])
+
+
+def _mine(unit: Unit) -> tuple[Any, Any]:
+    return Outcome.tenant_id == unit.tenant.id, Outcome.principal == unit.viewer.principal
+
+
+def _hashed(unit: Unit, key: str) -> bytes:
+    return unit.keyring.authenticate("idempotency key", f"{unit.viewer.principal}:{key}".encode())

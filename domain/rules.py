@@ -1,0 +1,72 @@
+"""The policy: what a viewer gets of a field, may search by and may write; the same for API, jobs and webhooks.
+
+A rule decides once per operation; applying its decision to a value is a cheap pure function.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from domain import masks
+from domain.errors import Path, UserError
+from tenants.access import Level, SearchRight
+from tenants.documents import Document, Mask, PersonalField
+from tenants.viewers import Viewer
+
+
+def level(viewer: Viewer, field: PersonalField) -> Level:
+    return viewer.level(field.sensitivity)
+
+
+def shown(at: Level, field: PersonalField, value: Any) -> Any:
+    """What a viewer at that level gets of the value; of a list, each of its values."""
+    if at is Level.PLAIN or value is None:
+        return value
+    if at is Level.HIDDEN:
+        return None
+    if isinstance(value, tuple):
+        return tuple(masks.apply(field.mask, each) for each in value)
+    return masks.apply(field.mask, value)
+
+
+def may_search(viewer: Viewer, right: SearchRight) -> bool:
+    return viewer.may_search(right)
+
+
+def may_write(viewer: Viewer, field: PersonalField) -> bool:
+    """A unique index confirms values when it refuses them, so its field wants the right to search as well."""
+    searchable = field.index is None or not field.index.is_unique or viewer.may_search(field.index.right)
+    return searchable and viewer.may_write(field.sensitivity)
+
+
+def masked_inputs(
+    viewer: Viewer, current: Document, names: Mapping[str, str], changes: Mapping[str, Any]
+) -> list[UserError]:
+    """Errors for every change that would write back what the viewer was shown in place of the value.
+
+    A client that saves what it read destroys nothing: the mask of the current value is refused, and from a viewer who
+    sees null where a value may be, so is null, whether or not there is a value. `names` maps fields to input names.
+    """
+    return [
+        _masked(names[name])
+        for name, value in changes.items()
+        if (field := current.fields.get(name)) is not None
+        and _writes_back(viewer, field, value, getattr(current, name))
+    ]
+
+
+def _writes_back(viewer: Viewer, field: PersonalField, value: Any, current: Any) -> bool:
+    at = level(viewer, field)
+    if at is Level.PLAIN:
+        return False
+    if value is None or value == ():
+        return at is Level.HIDDEN or field.mask is Mask.NOTHING
+    if at is Level.HIDDEN or not current:
+        return False
+    if isinstance(current, tuple):
+        return any(masks.is_mask_of(field.mask, each, one) for each in value or () for one in current)
+    return masks.is_mask_of(field.mask, value, current)
+
+
+def _masked(name: str) -> UserError:
+    path: Path = tuple(name.split("."))
+    return UserError("MASKED_INPUT", path, f"{name} is the masked form of the stored value; leave it out to keep that.")

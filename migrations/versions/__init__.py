@@ -1,0 +1,1 @@
+"""Revisions, oldest first; each stands for ever as it ran."""

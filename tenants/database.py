@@ -1,0 +1,63 @@
+"""Connections to Postgres: one pool per database role; only `tenants.unit` and the tenants' own acts use them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
+
+from tenants.errors import DatabaseUnavailable
+
+_READS: dict[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+_AWAY = ("08", "57P0", "53")  # connection lost, server shutting down, out of connections
+
+
+class Database:
+    """`url` is ``postgresql+asyncpg://role@host/name``. Nothing here knows a tenant: row-level security shows no rows."""
+
+    def __init__(self, url: str, *, pool_size: int = 10, connect_args: dict[str, Any] | None = None) -> None:
+        self._engine = create_async_engine(
+            url,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=5,
+            pool_use_lifo=True,
+            connect_args={"timeout": 5, "server_settings": {"application_name": "coffer", "jit": "off"}}
+            | (connect_args or {}),
+        )
+        self._reads = self._engine.execution_options(**_READS)
+
+    @asynccontextmanager
+    async def session(self, *, write: bool) -> AsyncIterator[AsyncSession]:
+        """One transaction: READ COMMITTED to write, one snapshot (REPEATABLE READ READ ONLY) to read.
+
+        Commits when the block ends well, rolls back when it does not.
+        """
+        async with (
+            _translated(),
+            AsyncSession(self._engine if write else self._reads, expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            yield session
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection]:
+        async with _translated(), self._engine.begin() as connection:
+            yield connection
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+
+@asynccontextmanager
+async def _translated() -> AsyncIterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError, PoolTimeout, OSError) as error:
+        raise DatabaseUnavailable from error
+    except DBAPIError as error:
+        if str(getattr(error.orig, "sqlstate", "") or "").startswith(_AWAY):
+            raise DatabaseUnavailable from error
+        raise

@@ -1,0 +1,62 @@
+"""Refusals of the door to data; leaves of the one error tree whose root is `crypto.errors.CofferError`."""
+
+from crypto.errors import CofferError
+
+
+class Unauthenticated(CofferError):
+    code = "UNAUTHENTICATED"
+    message = "Sign in first: send a valid access token as `Authorization: Bearer …`."
+
+
+class TenantSuspended(CofferError):
+    code = "TENANT_SUSPENDED"
+    message = "This tenant is suspended; ask the platform's operator."
+
+
+class TenantNotReady(CofferError):
+    code = "TENANT_NOT_READY"
+    message = "This tenant is still being set up; try again shortly."
+    retryable = True
+
+
+class TenantUnknown(CofferError):
+    code = "TENANT_UNKNOWN"
+    message = "There is no tenant of that slug."
+
+
+class SlugRefused(CofferError):
+    code = "SLUG_REFUSED"
+    message = "A slug is 2 to 40 characters of a-z, 0-9 and inner hyphens."
+
+
+class SignInRefused(CofferError):
+    code = "SIGN_IN_REFUSED"
+    message = "Tenant, e-mail and password do not fit together."
+
+
+class TooManyAttempts(CofferError):
+    code = "TOO_MANY_ATTEMPTS"
+    message = "Too many failed sign-ins; wait a while before the next."
+
+
+class MemberExists(CofferError):
+    code = "MEMBER_EXISTS"
+    message = "A member with that e-mail exists already."
+
+
+class MemberRefused(CofferError):
+    code = "MEMBER_REFUSED"
+    message = "The member's e-mail or password can't be used."
+
+
+class DatabaseUnavailable(CofferError):
+    code = "DATABASE_UNAVAILABLE"
+    message = "The database does not answer; try again shortly."
+    retryable = True
+
+
+class UnsafeDatabase(CofferError):
+    """Start-up found roles, grants or policies other than the promised ones; the message lists them."""
+
+    code = "UNSAFE_DATABASE"
+    message = "The database does not keep tenants apart."

@@ -1,0 +1,118 @@
+"""The table of tenants and what the platform does with them: find, create, list, suspend, resume.
+
+Only the platform's database role writes it; to the serving role row-level security shows the one tenant it entered.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from sqlalchemy import BigInteger, CheckConstraint, Column, Row, Table, Text, Uuid, select, update
+from sqlalchemy.dialects.postgresql import TIMESTAMP, insert
+
+from tenants.database import Database
+from tenants.errors import SlugRefused, TenantUnknown
+from tenants.ids import new_id
+from tenants.owned import TenantOwned
+from tenants.viewers import TenantId
+
+_SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])")
+
+
+def _clear(why: str) -> dict[str, str]:
+    return {"clear": why}
+
+
+tenants = Table(
+    "tenants",
+    TenantOwned.metadata,
+    Column("id", Uuid, primary_key=True, info=_clear("the tenant's id")),
+    Column("slug", Text, nullable=False, unique=True, info=_clear("names the tenant at sign-in, before any key")),
+    Column("name", Text, nullable=False, info=_clear("a company's name, chosen to be shown")),
+    Column("status", Text, nullable=False, info=_clear("decides whether the tenant is served")),
+    Column("key_epoch", BigInteger, nullable=False, info=_clear("makes open keyrings stale")),
+    Column("access_epoch", BigInteger, nullable=False, info=_clear("makes cached roles stale")),
+    Column("default_region", Text, nullable=False, info=_clear("reads phone numbers without a country code")),
+    Column("default_language", Text, nullable=False, info=_clear("a setting of the house")),
+    Column("created_at", TIMESTAMP(timezone=True), nullable=False, info=_clear("when the tenant came")),
+    CheckConstraint("status IN ('PENDING', 'ACTIVE', 'SUSPENDED')", name="status"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    id: TenantId
+    slug: str
+    name: str
+    status: str
+    created_at: datetime
+
+
+async def create(platform: Database, slug: str, name: str, *, region: str, language: str) -> Tenant:
+    """The tenant of that slug, made PENDING unless it exists. Raises `SlugRefused`."""
+    if not _SLUG.fullmatch(slug):
+        raise SlugRefused
+    row = {
+        "id": new_id(),
+        "slug": slug,
+        "name": name,
+        "status": "PENDING",
+        "key_epoch": 1,
+        "access_epoch": 1,
+        "default_region": region,
+        "default_language": language,
+        "created_at": datetime.now(UTC),
+    }
+    async with platform.connection() as connection:
+        await connection.execute(insert(tenants).values(row).on_conflict_do_nothing(index_elements=["slug"]))
+    return await get(platform, slug)
+
+
+async def find(platform: Database, slug: str) -> Tenant | None:
+    async with platform.connection() as connection:
+        row = (await connection.execute(select(tenants).where(tenants.c.slug == slug))).one_or_none()
+    return None if row is None else _tenant(row)
+
+
+async def get(platform: Database, slug: str) -> Tenant:
+    found = await find(platform, slug)
+    if found is None:
+        raise TenantUnknown
+    return found
+
+
+async def page(platform: Database, *, after: str = "", first: int = 100) -> list[Tenant]:
+    """Tenants by slug, from the first one behind `after`."""
+    statement = select(tenants).where(tenants.c.slug > after).order_by(tenants.c.slug).limit(first)
+    async with platform.connection() as connection:
+        return [_tenant(row) for row in await connection.execute(statement)]
+
+
+async def suspend(platform: Database, slug: str) -> Tenant:
+    """From the next request on nobody of this tenant is served, and its keys leave every process."""
+    return await _move(platform, slug, "ACTIVE", "SUSPENDED")
+
+
+async def resume(platform: Database, slug: str) -> Tenant:
+    return await _move(platform, slug, "SUSPENDED", "ACTIVE")
+
+
+async def activate(platform: Database, slug: str) -> Tenant:
+    return await _move(platform, slug, "PENDING", "ACTIVE")
+
+
+async def _move(platform: Database, slug: str, old: str, new: str) -> Tenant:
+    """Idempotent: a tenant that is not in the old state is left as it is."""
+    statement = (
+        update(tenants)
+        .where(tenants.c.slug == slug, tenants.c.status == old)
+        .values(status=new, key_epoch=tenants.c.key_epoch + 1)
+    )
+    async with platform.connection() as connection:
+        await connection.execute(statement)
+    return await get(platform, slug)
+
+
+def _tenant(row: Row[tuple[UUID]]) -> Tenant:
+    return Tenant(TenantId(row.id), row.slug, row.name, row.status, row.created_at)

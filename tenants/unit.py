@@ -1,0 +1,206 @@
+"""The unit: one transaction of one tenant, with its viewer, keyring and clock. The only door to tenant data."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy import Row, bindparam, event, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session, UOWTransaction
+from sqlalchemy.sql.base import Executable
+from sqlalchemy.types import Boolean, Uuid
+
+from crypto.cache import KeyringCache
+from crypto.envelopes import Cell
+from crypto.errors import KeyUnavailable
+from crypto.keyring import Keyring, SealedCell
+from crypto.keys import Purpose
+from crypto.transit import TransitKeys
+from crypto.values import Sealed, Secret
+from tenants.access import Role, grants_of
+from tenants.database import Database
+from tenants.documents import Document
+from tenants.errors import TenantNotReady, TenantSuspended, Unauthenticated
+from tenants.keys import find_wrapped, open_keyring
+from tenants.owned import Place, TenantOwned, places
+from tenants.subjects import Subject, fresh_secret
+from tenants.viewers import MemberId, TenantId, TenantState, Viewer
+
+D = TypeVar("D", bound=Document)
+O = TypeVar("O", bound=TenantOwned)  # noqa: E741  # an owned row
+
+_ENTER = text("SELECT * FROM coffer_enter(:tenant, :principal, :writes)").bindparams(
+    bindparam("tenant", type_=Uuid), bindparam("principal", type_=Uuid), bindparam("writes", type_=Boolean)
+)
+_EPOCH_RACES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """That values were opened other than by the guard: where, how many, and why."""
+
+    place: str
+    count: int
+    why: str
+
+
+class Unit:
+    """Made by `Units.enter` alone. It has no commit: the block that entered it ends it."""
+
+    def __init__(
+        self, session: AsyncSession, tenant: TenantState, viewer: Viewer, keyring: Keyring, now: datetime
+    ) -> None:
+        self.tenant = tenant
+        self.viewer = viewer
+        self.keyring = keyring
+        self.now = now
+        self.openings: list[Opening] = []
+        self._session = session
+        self._turn = asyncio.Lock()
+        self._secrets: dict[UUID, bytes] = {}
+        event.listen(session.sync_session, "before_flush", self._seal_pending)
+
+    async def rows(self, statement: Executable) -> Sequence[Row[Any]]:
+        async with self._turn:
+            return (await self._session.execute(statement)).all()
+
+    async def scalars(self, statement: Executable) -> Sequence[Any]:
+        async with self._turn:
+            return (await self._session.execute(statement)).scalars().all()
+
+    async def run(self, statement: Executable, parameters: Sequence[dict[str, Any]] | None = None) -> None:
+        async with self._turn:
+            await self._session.execute(statement, parameters)
+
+    def add(self, *rows: TenantOwned) -> None:
+        self._session.add_all(rows)
+
+    async def flush(self) -> None:
+        async with self._turn:
+            await self._session.flush()
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """What happens inside is undone alone if the block raises."""
+        async with self._session.begin_nested():
+            yield
+
+    def new_subject(self, subject: UUID) -> None:
+        """Give a new person, or the tenant itself, the secret that seals its values."""
+        self._secrets[subject] = fresh_secret()
+        self.add(Subject(tenant_id=self.tenant.id, id=subject, secret=self._secrets[subject], created_at=self.now))
+
+    async def load_subjects(self, subjects: Iterable[UUID]) -> None:
+        """Have the secrets of these subjects at hand, in one statement; needed before their rows are changed."""
+        missing = [subject for subject in subjects if subject not in self._secrets]
+        if missing:
+            statement = select(Subject.id, Subject.secret).where(
+                Subject.tenant_id == self.tenant.id, Subject.id.in_(missing)
+            )
+            self._secrets.update({row.id: row.secret for row in await self.rows(statement)})
+
+    def subject_secret(self, subject: UUID) -> bytes:
+        return self._secrets[subject]
+
+    def open(self, place: Place[D], cells: Sequence[SealedCell], why: str) -> list[D]:
+        """The documents of many rows of one place, in order; recorded with `why`. Raises `CannotOpen`."""
+        self.openings.append(Opening(place.label, len(cells), why))
+        return [place.document.load(raw) for raw in self.keyring.open_many(place.label, cells)]
+
+    def open_row(self, row: O, column: str, why: str) -> Any:
+        """The document in one sealed column of a loaded row, or None where it holds none."""
+        place = places(type(row))[column]
+        value = getattr(row, column)
+        if value is None or isinstance(value, Secret):
+            return None if value is None else value.reveal()
+        subject = getattr(row, place.subject)
+        cell = SealedCell(value, self._secrets[subject], subject, _row_id(row))
+        return self.open(place, [cell], why)[0]
+
+    def _seal_pending(self, session: Session, _flush: UOWTransaction, _instances: object) -> None:
+        for row in [*session.new, *session.dirty]:
+            for column, place in places(type(row)).items():
+                value = getattr(row, column)
+                if isinstance(value, Secret):
+                    self._seal(row, column, place, value)
+
+    def _seal(self, row: TenantOwned, column: str, place: Place[Any], value: Secret[Document]) -> None:
+        subject = getattr(row, place.subject)
+        secret = self._secrets.get(subject)
+        if secret is None:
+            raise LookupError(f"the subject of {place.label} was not loaded; call unit.load_subjects first")
+        cell = Cell(self.tenant.id, subject, place.label, _row_id(row))
+        _replace(row, column, self.keyring.seal(value.reveal().dump(), secret, cell))
+
+
+def _row_id(row: TenantOwned) -> UUID:
+    identity: UUID = row.id  # type: ignore[attr-defined]  # every table with a sealed column has an id
+    return identity
+
+
+def _replace(row: TenantOwned, column: str, sealed: Sealed) -> None:
+    """Put the ciphertext where the secret stood, behind the attribute's refusal of anything but secrets."""
+    row.__dict__[column] = sealed
+
+
+class Units:
+    """Opens units. `now` is the clock of every unit it opens."""
+
+    def __init__(
+        self,
+        database: Database,
+        keys: TransitKeys,
+        cache: KeyringCache,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._database = database
+        self._keys = keys
+        self._cache = cache
+        self._now = now
+
+    @asynccontextmanager
+    async def enter(self, tenant: TenantId, principal: MemberId | None, *, write: bool) -> AsyncIterator[Unit]:
+        """One transaction of `tenant` as `principal` (None: the house itself).
+
+        No connection is held while a cold keyring waits for the key store. Raises `Unauthenticated` for an unknown
+        tenant or member, `TenantSuspended`, `TenantNotReady`, `KeyUnavailable`, `DatabaseUnavailable`.
+        """
+        for _ in range(_EPOCH_RACES):
+            ring = self._cache.peek(tenant) or await self._cache.load(tenant, lambda: self._open(tenant))
+            async with self._database.session(write=write) as session:
+                state, viewer = await _enter(session, tenant, principal, write=write)
+                if state.key_epoch != ring.epoch:
+                    self._cache.drop(tenant)
+                    continue
+                if write:
+                    ring.active_version(Purpose.DEK)
+                yield Unit(session, state, viewer, ring, self._now())
+                return
+        raise KeyUnavailable
+
+    async def _open(self, tenant: TenantId) -> Keyring:
+        async with self._database.session(write=False) as session:
+            state, _ = await _enter(session, tenant, None, write=False)
+            wrapped = await find_wrapped(session, tenant)
+        return await open_keyring(self._keys, tenant, state.key_epoch, wrapped)
+
+
+async def _enter(
+    session: AsyncSession, tenant: TenantId, principal: MemberId | None, *, write: bool
+) -> tuple[TenantState, Viewer]:
+    """One round trip: scopes the transaction to the tenant and tells who is asking."""
+    parameters = {"tenant": tenant, "principal": principal, "writes": write}
+    row = (await session.execute(_ENTER, parameters)).one_or_none()
+    if row is None or (principal is not None and not row.is_member):
+        raise Unauthenticated
+    if row.status != "ACTIVE":
+        raise TenantSuspended if row.status == "SUSPENDED" else TenantNotReady
+    roles = frozenset(Role(role) for role in row.roles)
+    state = TenantState(
+        tenant, row.slug, row.name, row.key_epoch, row.access_epoch, row.default_region, row.default_language
+    )
+    return state, Viewer(tenant, principal, roles, grants_of(roles))

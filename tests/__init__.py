@@ -1,0 +1,1 @@
+"""Tests, in folders that mirror the packages, so that equal file names do not collide."""
