@@ -28,7 +28,7 @@ from api.paging import Connection, Node, UserError, cursor, local_id, user_error
 from api.tags import Tag, tags_of
 from domain import customers, outcomes
 from domain import errors as domain_errors
-from domain.customers import CustomerView, ExternalId, Guarded, Note, Profile, Sort, Stage
+from domain.customers import CustomerView, Direction, ExternalId, Guarded, Note, Profile, SortField, Stage
 from domain.errors import BadInput, Refused
 from domain.paging import Page
 from tenants.access import Permission
@@ -41,20 +41,16 @@ _SHAPE = "the shape of a payload"
 _PROFILE, _GUARDED = Profile.fields, Guarded.fields
 
 strawberry.enum(Stage, name="CustomerStage", description="How far the relation has come.")
-strawberry.enum(Sort, name="CustomerSort", description="Clear fields to sort by.")
+strawberry.enum(SortField, name="CustomerSortField", description="Clear fields to sort by.")
+strawberry.enum(Direction, name="SortDirection", description="Ascending or descending.")
 
 
 @strawberry.type(description="A postal address; each leaf has its own rule.")
 class Address:
-    view: strawberry.Private[CustomerView]
-
     lines: list[str] | None = personal("profile", _PROFILE["address_lines"])
     city: str | None = personal("profile", _PROFILE["city"])
     postal_code: str | None = personal("profile", _PROFILE["postal_code"])
     country: str | None = personal("profile", _PROFILE["country"])
-
-    def document(self, column: str, why: str) -> Any:
-        return self.view.document(column, why)
 
 
 @strawberry.type(description="A person whose data the tenant keeps.")
@@ -83,7 +79,7 @@ class Customer(Node):
 
     @requires(_READ)
     def address(self: Any) -> Address:
-        return Address(view=self)
+        return cast(Address, self)  # the same row: an address is a part of its customer's profile
 
     @requires(_READ, description="The member who looks after this customer.")
     async def owner(self: Any, info: Info[Operation]) -> Member | None:
@@ -146,9 +142,9 @@ class CustomerFilter:
 
 
 @strawberry.input(description="The order of a list; ties are broken by id.")
-class CustomerOrder:
-    by: Sort = input_("only clear fields can be named", default=Sort.CREATED_AT)
-    descending: bool = input_("a direction", default=True)
+class CustomerSort:
+    field: SortField = input_("only clear fields can be named", default=SortField.CREATED_AT)
+    direction: Direction = input_("a direction", default=Direction.DESC)
 
 
 @strawberry.input(one_of=True, description="Exactly one value to find customers by.")
@@ -194,7 +190,7 @@ _INPUT = Annotated[CustomerInput, argument(Input(why="each of its fields has its
 @strawberry.type
 class CustomerQueries:
     @requires(_READ, description="One customer, or NOT_FOUND.")
-    async def customer(self, info: Info[Operation], id: _ID) -> Customer:  # the argument's name in GraphQL
+    async def customer(self, info: Info[Operation], id: _ID) -> Customer | None:  # the argument's name in GraphQL
         operation = info.context
         found = await customers.get(operation.unit, local_id("Customer", id), operation.columns("Customer"))
         return cast(Customer, found)
@@ -203,18 +199,18 @@ class CustomerQueries:
     async def customers(
         self,
         info: Info[Operation],
-        where: Annotated[CustomerFilter | None, argument(Input(why="each of its fields has its own right"))] = None,
-        order: Annotated[CustomerOrder | None, argument(Input(why="only clear fields can be named"))] = None,
+        filter: Annotated[CustomerFilter | None, argument(Input(why="each of its fields has its own right"))] = None,
+        sort: Annotated[CustomerSort | None, argument(Input(why="only clear fields can be named"))] = None,
         first: _FIRST = None,
         after: _CURSOR = None,
         last: _FIRST = None,
         before: _CURSOR = None,
-    ) -> Connection[Customer]:
-        operation, wanted, by = info.context, _filter(where), _order(order)
-        name = f"customers {by.by} {by.descending}"
+    ) -> Connection[Customer] | None:
+        operation, wanted, order = info.context, _filter(filter), _order(sort)
+        name = f"customers {order.by} {order.descending}"
         within = window(operation.unit, name, first, after, last, before)
-        page = await customers.page(operation.unit, wanted, by, within, operation.columns("Customer"))
-        attribute = "created_at" if by.by is Sort.CREATED_AT else "updated_at"
+        page = await customers.page(operation.unit, wanted, order, within, operation.columns("Customer"))
+        attribute = "created_at" if order.by is SortField.CREATED_AT else "updated_at"
         return _connection(operation.unit, name, attribute, page, lambda: customers.count(operation.unit, wanted))
 
     @requires(_READ, description="Customers that have exactly this value, archived ones too; newest first.")
@@ -226,7 +222,7 @@ class CustomerQueries:
         after: _CURSOR = None,
         last: _FIRST = None,
         before: _CURSOR = None,
-    ) -> Connection[Customer]:
+    ) -> Connection[Customer] | None:
         operation = info.context
         ((name, value),) = _given(by).items()
         if not isinstance(value, str):
@@ -239,7 +235,7 @@ class CustomerQueries:
 @strawberry.type
 class CustomerMutations:
     @requires(_WRITE, description="Make a customer. With an Idempotency-Key, asking again makes no second one.")
-    async def create_customer(self, info: Info[Operation], input: _INPUT) -> CustomerPayload:
+    async def create_customer(self, info: Info[Operation], input: _INPUT) -> CustomerPayload | None:
         unit, sent = info.context.unit, _sent(input)
         return await _answered(info, sent, lambda: customers.create(unit, sent))
 
@@ -248,7 +244,7 @@ class CustomerMutations:
         self,
         info: Info[Operation],
         input: Annotated[list[CustomerInput], argument(Input(why="each of its fields has its own right"))],
-    ) -> CustomersPayload:
+    ) -> CustomersPayload | None:
         if not 1 <= len(input) <= customers.MOST_AT_ONCE:
             raise BadInput(f"`input` has 1 to {customers.MOST_AT_ONCE} rows.")
         made = await _created(info, [_sent(row) for row in input])
@@ -267,18 +263,18 @@ class CustomerMutations:
         id: _ID,
         version: _VERSION,
         input: _INPUT,
-    ) -> CustomerPayload:
+    ) -> CustomerPayload | None:
         unit, sent, local = info.context.unit, _sent(input), local_id("Customer", id)
         request = {"id": local, "version": version, "input": sent}
         return await _answered(info, request, lambda: customers.update(unit, local, version, sent))
 
     @requires(Permission.CUSTOMERS_ARCHIVE, description="Take a customer out of the lists, to be restored at any time.")
-    async def archive_customer(self, info: Info[Operation], id: _ID) -> CustomerPayload:
+    async def archive_customer(self, info: Info[Operation], id: _ID) -> CustomerPayload | None:
         unit, local = info.context.unit, local_id("Customer", id)
         return await _answered(info, {"id": local}, lambda: customers.archive(unit, local))
 
     @requires(Permission.CUSTOMERS_ARCHIVE, description="Bring an archived customer back into the lists.")
-    async def restore_customer(self, info: Info[Operation], id: _ID) -> CustomerPayload:
+    async def restore_customer(self, info: Info[Operation], id: _ID) -> CustomerPayload | None:
         unit, local = info.context.unit, local_id("Customer", id)
         return await _answered(info, {"id": local}, lambda: customers.restore(unit, local))
 
@@ -381,8 +377,8 @@ def _filter(where: CustomerFilter | None) -> customers.Filter:
     )
 
 
-def _order(order: CustomerOrder | None) -> customers.Order:
-    return customers.Order() if order is None else customers.Order(order.by, order.descending)
+def _order(sort: CustomerSort | None) -> customers.Order:
+    return customers.Order() if sort is None else customers.Order(sort.field, sort.direction is Direction.DESC)
 
 
 def _connection(

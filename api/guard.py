@@ -41,6 +41,7 @@ from tenants.errors import Unauthenticated
 from tenants.viewers import Viewer
 
 Resolve = Callable[..., Any]
+Info = GraphQLResolveInfo[Operation]
 Check = Callable[[Viewer | None], bool]
 _DEFINITION = GraphQLCoreConverter.DEFINITION_BACKREF
 _INTERNAL = ("__",)
@@ -165,7 +166,7 @@ def _guarded(field: GraphQLField, *, is_mutation: bool) -> Resolve:
 
 
 def _attribute(name: str) -> Resolve:
-    def resolve(source: Any, _info: GraphQLResolveInfo) -> Any:
+    def resolve(source: Any, _info: Info) -> Any:
         return getattr(source, name)
 
     return resolve
@@ -176,8 +177,8 @@ def _personal(rule: Personal, metadata: Mapping[str, Any]) -> Resolve:
     column, attribute = metadata["column"], metadata["attribute"]
     sensitivity, mask = rule.class_, rule.mask
 
-    def guarded(source: Any, info: GraphQLResolveInfo) -> Any:
-        operation: Operation = info.context
+    def guarded(source: Any, info: Info) -> Any:
+        operation = info.context
         level = operation.level(sensitivity)
         if level is Level.HIDDEN:
             return None
@@ -193,7 +194,7 @@ def _personal(rule: Personal, metadata: Mapping[str, Any]) -> Resolve:
 
 
 def _requiring(permission: Permission, resolve: Resolve, check: "ArgumentCheck | None") -> Resolve:
-    def guarded(source: Any, info: GraphQLResolveInfo, **arguments: Any) -> Any:
+    def guarded(source: Any, info: Info, **arguments: Any) -> Any:
         operation: Operation = info.context
         if not operation.may(permission):
             raise Unauthenticated if operation.viewer is None else Forbidden(f"This needs the permission {permission}.")
@@ -205,7 +206,7 @@ def _requiring(permission: Permission, resolve: Resolve, check: "ArgumentCheck |
 
 
 def _checked(resolve: Resolve, check: "ArgumentCheck") -> Resolve:
-    def guarded(source: Any, info: GraphQLResolveInfo, **arguments: Any) -> Any:
+    def guarded(source: Any, info: Info, **arguments: Any) -> Any:
         check(info.context.viewer, arguments)
         return resolve(source, info, **arguments)
 
@@ -215,7 +216,7 @@ def _checked(resolve: Resolve, check: "ArgumentCheck") -> Resolve:
 def _in_savepoint(resolve: Resolve) -> Resolve:
     """A root mutation field that answers with user errors, or raises, is undone alone."""
 
-    async def mutate(source: Any, info: GraphQLResolveInfo, **arguments: Any) -> Any:
+    async def mutate(source: Any, info: Info, **arguments: Any) -> Any:
         operation: Operation = info.context
         return await operation.undoable(lambda: _awaited(resolve(source, info, **arguments)))
 

@@ -107,7 +107,7 @@ class MemberMutations:
         tenant: Annotated[str, argument(_CREDENTIAL, "The tenant's slug.")],
         email: Annotated[str, argument(_CREDENTIAL)],
         password: Annotated[str, argument(_CREDENTIAL)],
-    ) -> SignInPayload:
+    ) -> SignInPayload | None:
         services = info.context.services
         try:
             credential = await services.sign_ins.sign_in(tenant, email, password)

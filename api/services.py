@@ -10,7 +10,7 @@ from tenants.viewers import Viewer
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """`columns` tells the sealed columns an operation opens of a type; `disclosure` what its viewer gets of each field."""
+    """`columns` tells the sealed columns that an operation opens of a type; `disclosure` what it gets of each field."""
 
     sign_ins: SignIns
     tokens: AccessTokens

@@ -36,7 +36,7 @@ class TagPayload:
 @strawberry.type
 class TagQueries:
     @requires(Permission.CUSTOMERS_READ, description="All tags, oldest first; a tenant has at most 500.")
-    async def tags(self, info: Info[Operation]) -> list[Tag]:
+    async def tags(self, info: Info[Operation]) -> list[Tag] | None:
         return cast(list[Tag], await tags.every(info.context.unit))
 
 
@@ -45,7 +45,7 @@ class TagMutations:
     @requires(Permission.TAGS_MANAGE)
     async def create_tag(
         self, info: Info[Operation], name: Annotated[str, argument(Writes(field="Tag.name"))]
-    ) -> TagPayload:
+    ) -> TagPayload | None:
         try:
             made = await tags.create(info.context.unit, name)
         except Refused as refused:

@@ -33,7 +33,7 @@ class KeyringCache:
         return entry[1]
 
     async def load(self, tenant: UUID, load: Load) -> Keyring:
-        """Open and keep a keyring. All who ask meanwhile share one flight; if one gives up, it goes on for the others."""
+        """Open and keep a keyring. All who ask meanwhile share one flight, which goes on if one of them gives up."""
         flight = self._flights.get(tenant)
         if flight is None:
             flight = self._flights[tenant] = asyncio.create_task(self._fly(tenant, load))

@@ -1,4 +1,4 @@
-"""`tenant_table()`: a table with row-level security, grants and sealed checks; no revision makes a tenant table otherwise."""
+"""`tenant_table()`: row-level security, grants and sealed checks; no revision makes a tenant table otherwise."""
 
 from typing import Any
 

@@ -45,11 +45,14 @@ _GRANTS = """
 """
 _FUNCTIONS = """
     SELECT p.proname, p.prosecdef AS is_definer, pg_get_userbyid(p.proowner) AS owner,
-        EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0) AS is_public
+        EXISTS (
+            SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0
+        ) AS is_public
     FROM pg_proc p WHERE p.pronamespace = 'public'::regnamespace
 """
 _CHECKS = """
-    SELECT c.relname, pg_get_constraintdef(k.oid) AS definition FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
+    SELECT c.relname, pg_get_constraintdef(k.oid) AS definition
+    FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid
     WHERE k.contype = 'c' AND k.convalidated AND c.relnamespace = 'public'::regnamespace
 """
 _CREATORS = """

@@ -15,7 +15,7 @@ _AWAY = ("08", "57P0", "53")  # connection lost, server shutting down, out of co
 
 
 class Database:
-    """`url` is ``postgresql+asyncpg://role@host/name``. Nothing here knows a tenant: row-level security shows no rows."""
+    """`url` is ``postgresql+asyncpg://role@host/name``. Nothing here knows a tenant, so no row shows."""
 
     def __init__(self, url: str, *, pool_size: int = 10, connect_args: dict[str, Any] | None = None) -> None:
         self._engine = create_async_engine(

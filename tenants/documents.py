@@ -90,7 +90,7 @@ def personal(
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(personal,))
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """Base of sealed documents; subclasses become frozen dataclasses and are refused if a field lacks class and mask."""
+    """Base of sealed documents; subclasses become frozen dataclasses, refused if a field lacks class or mask."""
 
     fields: ClassVar[dict[str, PersonalField]]
     lists: ClassVar[frozenset[str]]

@@ -3,14 +3,18 @@
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from local.openbao import Credentials, OpenBao, OpenBaoServer, configure, running_server
 from local.postgres import Postgres, postgres
+
+if TYPE_CHECKING:
+    from tests.house import House
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +53,12 @@ def vault(service_folder: Path) -> Iterator[Vault]:
     with running_server(service_folder / "openbao") as server:
         bao = server.start()
         yield Vault(server, bao, configure(bao))
+
+
+@pytest.fixture(scope="session")
+async def house(postgres_server: Postgres, vault: Vault) -> "AsyncIterator[House]":
+    """Two tenants, acme and globex, each with a member of every role; tests make customers of their own."""
+    from tests.house import house as built
+
+    async with built(postgres_server, vault, f"coffer_test_{os.getpid()}") as made:
+        yield made

@@ -11,7 +11,7 @@ from domain.customers.fields import (
     Profile,
     Stage,
 )
-from domain.customers.reading import Filter, Order, Sort, count, find, get, get_many, page
+from domain.customers.reading import Direction, Filter, Order, SortField, count, find, get, get_many, page
 from domain.customers.rows import Batch, Customer, CustomerToken, CustomerView
 from domain.customers.writing import MOST_AT_ONCE, archive, create, create_many, restore, update
 
@@ -25,13 +25,14 @@ __all__ = [
     "Customer",
     "CustomerToken",
     "CustomerView",
+    "Direction",
     "ExternalId",
     "Filter",
     "Guarded",
     "Note",
     "Order",
     "Profile",
-    "Sort",
+    "SortField",
     "Stage",
     "archive",
     "count",

@@ -39,14 +39,19 @@ _CLEAR = [
 _FIRST_BITE = 50
 
 
-class Sort(StrEnum):
+class SortField(StrEnum):
     CREATED_AT = "CREATED_AT"
     UPDATED_AT = "UPDATED_AT"
 
 
-_SORTED: dict[Sort, InstrumentedAttribute[Any]] = {
-    Sort.CREATED_AT: Customer.created_at,
-    Sort.UPDATED_AT: Customer.updated_at,
+class Direction(StrEnum):
+    ASC = "ASC"
+    DESC = "DESC"
+
+
+_SORTED: dict[SortField, InstrumentedAttribute[Any]] = {
+    SortField.CREATED_AT: Customer.created_at,
+    SortField.UPDATED_AT: Customer.updated_at,
 }
 
 
@@ -68,7 +73,7 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    by: Sort = Sort.CREATED_AT
+    by: SortField = SortField.CREATED_AT
     descending: bool = True
 
 

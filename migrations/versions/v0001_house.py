@@ -22,7 +22,8 @@ BEGIN
     END IF;
     RETURN QUERY
         SELECT t.slug, t.name, t.status, t.key_epoch, t.access_epoch, t.default_region, t.default_language,
-            EXISTS (SELECT FROM public.members m WHERE m.tenant_id = tenant AND m.id = principal AND m.status = 'ACTIVE'),
+            EXISTS (SELECT FROM public.members m
+                WHERE m.tenant_id = tenant AND m.id = principal AND m.status = 'ACTIVE'),
             ARRAY(SELECT r.role FROM public.member_roles r WHERE r.tenant_id = tenant AND r.member_id = principal)
         FROM public.tenants t WHERE t.id = tenant;
 END

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.masks import Mask, apply, is_mask_of, looks_masked
+from domain.masks import apply, is_mask_of, looks_masked
+from tenants.documents import Mask
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))  # surrogates included: stored values may be malformed
 WORD = st.text("abcdefghijklmnopqrstuvwxyz", min_size=10, max_size=40)

@@ -1,0 +1,148 @@
+"""Composition root of the API: everything is wired here, checked at start-up, and closed at the end."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import structlog
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from api import graphiql, guard
+from api.documents import Documents
+from api.http import GraphQLEndpoint
+from api.identity import Identities
+from api.limits import Limits
+from api.operation import Operations
+from api.schema import build
+from api.services import Services
+from api.tokens import AccessTokens
+from crypto.cache import KeyringCache
+from crypto.errors import CofferError
+from crypto.transit import TransitKeys
+from settings import Mode, Settings
+from tenants import catalogue
+from tenants.database import Database
+from tenants.passwords import Passwords
+from tenants.sign_in import SignIns
+from tenants.unit import Units
+
+_HEADERS = ["authorization", "content-type", "idempotency-key", "x-request-id"]
+
+
+class Api:
+    """The parts of one API process. `units` and `app` are what others (benches, tests) may hold on to."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.database = Database(settings.database_url, pool_size=settings.pool_size)
+        self.platform = Database(settings.platform_database_url, pool_size=2)
+        role = settings.api_role
+        self.keys = TransitKeys(
+            settings.vault_address,
+            role.role_id,
+            role.secret_id,
+            ca_file=settings.vault_ca_file,
+            mount=settings.transit_mount,
+        )
+        self.units = Units(self.database, self.keys, KeyringCache(ttl=settings.key_ttl_seconds))
+        self.passwords = Passwords()
+        self.tokens = AccessTokens(self.keys, settings.signing_key, settings.issuer)
+        self.app = Starlette(routes=self._routes(), middleware=_cors(settings), lifespan=self._lifespan)
+
+    def _routes(self) -> list[BaseRoute]:
+        schema, _ = build()
+        services = Services(
+            SignIns(self.units, self.platform, self.passwords),
+            self.tokens,
+            columns=partial(guard.columns, schema),
+            disclosure=partial(guard.disclosure, schema),
+        )
+        is_open = self.settings.mode is Mode.DEVELOPMENT
+        endpoint = GraphQLEndpoint(
+            Documents(schema, Limits()),
+            Operations(schema, self.units, services).execute,
+            Identities(self.tokens).identify,
+            may_introspect=lambda credential: is_open or credential is not None,
+        )
+        routes: list[BaseRoute] = [
+            Route("/graphql", endpoint),
+            Route("/.well-known/jwks.json", self._jwks),
+            Route("/livez", _alive),
+            Route("/readyz", self._ready),
+        ]
+        return [*routes, *graphiql.routes()] if is_open else routes
+
+    @asynccontextmanager
+    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        await self.check()
+        try:
+            yield
+        finally:
+            await self.close()
+
+    async def check(self) -> None:
+        """Refuse to serve from a database that does not keep tenants apart. Raises `UnsafeDatabase`."""
+        await catalogue.refuse_unsafe(self.database, catalogue.APP)
+
+    async def close(self) -> None:
+        self.passwords.close()
+        await self.keys.close()
+        await self.database.close()
+        await self.platform.close()
+
+    async def _jwks(self, _request: Request) -> Response:
+        try:
+            jwks = await self.tokens.jwks()
+        except CofferError as error:
+            return _problem(503, error)
+        return JSONResponse(jwks, headers={"cache-control": "public, max-age=300"})
+
+    async def _ready(self, _request: Request) -> Response:
+        try:
+            async with self.database.connection():
+                await self.keys.health()
+        except CofferError as error:
+            return _problem(503, error)
+        return JSONResponse({"status": "ready"})
+
+
+async def _alive(_request: Request) -> Response:
+    return JSONResponse({"status": "alive"})
+
+
+def _problem(status: int, error: CofferError) -> Response:
+    """RFC 9457."""
+    body: dict[str, Any] = {"type": "about:blank", "title": error.message, "status": status, "code": error.code}
+    return JSONResponse(body, status, {"retry-after": "1"}, media_type="application/problem+json")
+
+
+def _cors(settings: Settings) -> list[Middleware]:
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST", "OPTIONS"],
+            allow_headers=_HEADERS,
+            expose_headers=["x-request-id", "retry-after"],
+            max_age=600,
+        )
+    ]
+
+
+def configure_logs(level: str) -> None:
+    """One JSON object a line. Request lines are not logged: a GET carries its query in the URL."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
+    )

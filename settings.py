@@ -1,0 +1,188 @@
+"""The only reader of the environment: frozen `Settings`, or one error that names every missing or bad variable."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import parse_qs, urlsplit
+
+T = TypeVar("T")
+
+
+class Mode(StrEnum):
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+class SettingsError(Exception):
+    """Each line names one variable and says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppRole:
+    role_id: str
+    secret_id: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the service runs with. URLs may hold passwords, so they are not printed."""
+
+    mode: Mode
+    database_url: str = field(repr=False)
+    platform_database_url: str = field(repr=False)
+    owner_database_url: str | None = field(repr=False)
+    vault_address: str
+    vault_ca_file: str | None
+    transit_mount: str
+    signing_key: str
+    api_role: AppRole
+    provisioner_role: AppRole | None
+    issuer: str
+    host: str
+    port: int
+    cors_origins: tuple[str, ...]
+    pool_size: int
+    key_ttl_seconds: int
+    log_level: str
+
+
+def read(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Raises `SettingsError`. A value may stand in a file instead: COFFER_X_FILE names it, as Docker secrets do."""
+    source = _Source(environment)
+    mode = source.get("COFFER_ENV", "production", Mode)
+    settings = {
+        "mode": mode,
+        "database_url": source.get("COFFER_DATABASE_URL", None, _database(mode)),
+        "platform_database_url": source.get("COFFER_PLATFORM_DATABASE_URL", None, _database(mode)),
+        "owner_database_url": source.get("COFFER_OWNER_DATABASE_URL", "", _optional(_database(mode))),
+        "vault_address": source.get("COFFER_VAULT_ADDR", None, _vault),
+        "vault_ca_file": source.get("COFFER_VAULT_CA_FILE", "", _optional(_file)),
+        "transit_mount": source.get("COFFER_TRANSIT_MOUNT", "transit", str),
+        "signing_key": source.get("COFFER_SIGNING_KEY", "coffer-access", str),
+        "api_role": source.role("COFFER_VAULT_API"),
+        "provisioner_role": source.optional_role("COFFER_VAULT_PROVISIONER"),
+        "issuer": source.get("COFFER_ISSUER", None, _origin),
+        "host": source.get("COFFER_HOST", "127.0.0.1", str),
+        "port": source.get("COFFER_PORT", "8000", _port),
+        "cors_origins": source.get("COFFER_CORS_ORIGINS", "", _origins),
+        "pool_size": source.get("COFFER_POOL_SIZE", "10", _positive),
+        "key_ttl_seconds": source.get("COFFER_KEY_TTL_SECONDS", "300", _positive),
+        "log_level": source.get("COFFER_LOG_LEVEL", "INFO", _level),
+    }
+    if source.problems:
+        raise SettingsError("\n".join(source.problems))
+    return Settings(**settings)  # type: ignore[arg-type]  # every value was parsed above, or we raised
+
+
+class _Source:
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self.problems: list[str] = []
+
+    def get(self, name: str, default: str | None, parse: Callable[[str], T]) -> T | None:
+        """None where it is missing or bad; then `problems` says so. A bad value is never repeated: it may be secret."""
+        try:
+            text = self._text(name, default)
+        except OSError:
+            self.problems.append(f"{name}_FILE names a file that can't be read.")
+            return None
+        if text is None:
+            self.problems.append(f"{name} is missing; see README, Settings.")
+            return None
+        try:
+            return parse(text)
+        except ValueError as error:
+            self.problems.append(f"{name} {error}.")
+            return None
+
+    def role(self, prefix: str) -> AppRole:
+        role_id = self.get(f"{prefix}_ROLE_ID", None, _filled)
+        secret_id = self.get(f"{prefix}_SECRET_ID", None, _filled)
+        return AppRole(role_id or "", secret_id or "")
+
+    def optional_role(self, prefix: str) -> AppRole | None:
+        names = (f"{prefix}_ROLE_ID", f"{prefix}_SECRET_ID")
+        given = any(name in self._environment or f"{name}_FILE" in self._environment for name in names)
+        return self.role(prefix) if given else None
+
+    def _text(self, name: str, default: str | None) -> str | None:
+        if f"{name}_FILE" in self._environment:
+            return Path(self._environment[f"{name}_FILE"]).read_text().strip()
+        return self._environment.get(name, default)
+
+
+def is_loopback(host: str | None) -> bool:
+    return host in (None, "", "localhost", "127.0.0.1", "::1")
+
+
+def _database(mode: Mode | None) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        parts = urlsplit(text)
+        if parts.scheme not in ("postgresql", "postgresql+asyncpg") or not parts.username or len(parts.path) < 2:
+            raise ValueError("must read postgresql://role:password@host:port/database")
+        tls = {"require", "verify-ca", "verify-full"} if mode is not Mode.PRODUCTION else {"verify-ca", "verify-full"}
+        query = parse_qs(parts.query)
+        asked = query.get("sslmode", query.get("ssl", [""]))[0]
+        if not is_loopback(parts.hostname) and asked not in tls:
+            raise ValueError("must end in ?sslmode=verify-full: beyond loopback Postgres is reached over verified TLS")
+        # asyncpg's dialect calls libpq's sslmode `ssl`
+        return text.replace("postgresql://", "postgresql+asyncpg://", 1).replace("sslmode=", "ssl=")
+
+    return parse
+
+
+def _vault(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname)):
+        return text.rstrip("/")
+    raise ValueError("must be an https:// address; http:// only on loopback")
+
+
+def _origin(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("https", "http") or not parts.netloc or parts.path not in ("", "/") or parts.query:
+        raise ValueError("must be an origin such as https://crm.example.org")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise ValueError("must be https:// beyond loopback")
+    return text.rstrip("/")
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    return tuple(_origin(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise ValueError("must be a port, 1 to 65535")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 100_000:
+        raise ValueError("must be a whole number from 1 to 100000")
+    return int(text)
+
+
+def _level(text: str) -> str:
+    if text.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        raise ValueError("must be DEBUG, INFO, WARNING or ERROR")
+    return text.upper()
+
+
+def _filled(text: str) -> str:
+    if not text:
+        raise ValueError("is empty")
+    return text
+
+
+def _file(text: str) -> str:
+    if not Path(text).is_file():
+        raise ValueError("names no file")
+    return text
+
+
+def _optional(parse: Callable[[str], T]) -> Callable[[str], T | None]:
+    return lambda text: parse(text) if text else None
