@@ -5,6 +5,9 @@ Layout (bytes)::
     0      1      2            6          18                          n-16    n
     | 0xC1 | 0x01 | dek u32 BE | nonce 12 | ciphertext (16 + 32 k)    | tag 16 |
 
+The first 6 bytes are the header; dek is the version of the data key; k is at least 1. The key is the subject key of
+`crypto.keyring.Keyring` under that version.
+
 The plaintext inside is ``16 zero bytes | document | 0x80 | zeros`` where the last part fills the document to a
 multiple of 32 bytes (ISO/IEC 7816-4), at least one byte. The zeros are checked after opening and commit the ciphertext
 to one key (padding fix: Albertini et al., "How to Abuse and Fix Authenticated Encryption Without Key Commitment",

@@ -29,10 +29,12 @@ class SealedCell(NamedTuple):
 class Keyring:
     """Keys of one tenant as of one `key_epoch`.
 
-    Subject key: AES-256 of each of the two blocks of the subject secret under HKDF(DEK v, "coffer.subject.v1", tenant),
-    a permutation of uniform input; the keys of a whole page come from one call.
-    Token: the first 16 bytes of HMAC-SHA256 of the UTF-8 value under
+    HKDF(key, label, ...) is `crypto.keys.derive`; tenant is its 16 bytes, text is UTF-8, v is the key's version.
+    Subject key: the 32-byte subject secret, its first and its second 16 bytes each enciphered as one AES-256 block
+    under HKDF(DEK v, "coffer.subject.v1", tenant), in order. A permutation of uniform input; a whole page is one call.
+    Token: the first 16 bytes of HMAC-SHA256 of the value under
     HKDF(BIK v, "coffer.index.v1", tenant, place, index, normaliser u32 BE).
+    Mac: HMAC-SHA256 of the message under HKDF(active BIK, "coffer.mac.v1", tenant, label).
     """
 
     def __init__(self, tenant: UUID, epoch: int, keys: Sequence[DataKey]) -> None:

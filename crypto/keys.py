@@ -1,6 +1,8 @@
 """What a tenant's data keys are and what is derived from them; every derivation carries a purpose label of its own.
 
-HKDF is RFC 5869 with SHA-256, an empty salt (the input keys are uniform) and ``info = join(label, ...)``.
+HKDF here is the Expand step of RFC 5869 (2.3) alone, with SHA-256, 32 bytes out and ``info = join(label, ...)`` by
+`crypto.encoding.join`: the input keys are uniform, so there is no Extract and no salt. Labels and purposes are UTF-8,
+ids their 16 bytes (big endian, RFC 4122).
 """
 
 import hashlib
@@ -49,12 +51,18 @@ class DataKey:
 
 
 def wrapping_context(tenant: UUID, key_id: UUID, purpose: Purpose) -> bytes:
-    """Transit's derivation context of one data key: it unwraps as this purpose, tenant and id, or not at all."""
+    """Transit's derivation context of one data key: it unwraps as this purpose, tenant and id, or not at all.
+
+    ``join("coffer.wrap.v1", purpose, tenant 16, id 16)``.
+    """
     return join(b"coffer.wrap.v1", purpose.encode(), tenant.bytes, key_id.bytes)
 
 
 def check_value(tenant: UUID, key_id: UUID, purpose: Purpose, secret: bytes) -> bytes:
-    """8 bytes that tell a right key from a wrong one and nothing else of it."""
+    """8 bytes that tell a right key from a wrong one and nothing else of it.
+
+    The first 8 of HMAC-SHA256 under `secret` of ``join("coffer.check.v1", purpose, tenant 16, id 16)``.
+    """
     return hmac.digest(secret, join(b"coffer.check.v1", purpose.encode(), tenant.bytes, key_id.bytes), "sha256")[
         :CHECK_VALUE_BYTES
     ]
@@ -69,9 +77,10 @@ def unlock(key: WrappedKey, secret: bytes) -> DataKey:
 
 
 def derive(secret: bytes, *info: bytes) -> bytes:
-    """HKDF-Expand (RFC 5869, 2.3) of a uniform 32-byte key to 32 bytes."""
+    """HKDF-Expand (RFC 5869, 2.3) of a uniform 32-byte key to 32 bytes; `info` is joined, a purpose label first."""
     return HKDFExpand(algorithm=SHA256(), length=KEY_BYTES, info=join(*info)).derive(secret)
 
 
 def mac(secret: bytes, message: bytes) -> bytes:
+    """32 bytes of HMAC-SHA256."""
     return hmac.digest(secret, message, hashlib.sha256)
