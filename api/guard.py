@@ -96,11 +96,18 @@ def rule_of(field: GraphQLField) -> Rule:
 
 
 def columns(schema: GraphQLSchema, kind: str, selected: frozenset[str], viewer: Viewer) -> set[str]:
-    """The sealed columns that this operation opens of a type: those of selected leaves at least MASKED."""
+    """The sealed columns that this operation opens of a type: those of selected leaves at least MASKED.
+
+    Leaves of a part without an id of its own, as an address, lie in the row of the whole.
+    """
+    whole = cast(GraphQLObjectType, schema.type_map[kind])
+    named = [get_named_type(field.type) for field in whole.fields.values()]
+    parts = [part for part in named if isinstance(part, GraphQLObjectType) and "id" not in part.fields]
     return {
         definition.metadata["column"]
-        for name, field in cast(GraphQLObjectType, schema.type_map[kind]).fields.items()
-        if f"{kind}.{name}" in selected
+        for each in (whole, *parts)
+        for name, field in each.fields.items()
+        if f"{each.name}.{name}" in selected
         and (definition := field.extensions[_DEFINITION]).metadata.get("column")
         and viewer.level(cast(Personal, rule_of(field)).class_) is not Level.HIDDEN
     }
@@ -262,9 +269,10 @@ def _input_check(path: str, definition: Any, above: frozenset[str]) -> Callable[
         if right is not None and not right(viewer):
             raise Forbidden(f"You have no right to give `{path}`.")
         for each in value if isinstance(value, list) else [value]:
-            if isinstance(each, dict):
-                for name in each.keys() & inner.keys():
-                    inner[name](viewer, each[name])
+            # null gives null to all of its fields: clearing an address takes the right to write each part of it
+            fields = dict.fromkeys(inner) if each is None else each if isinstance(each, dict) else {}
+            for name in fields.keys() & inner.keys():
+                inner[name](viewer, fields[name])
 
     return check_value
 

@@ -1,9 +1,10 @@
 """One GraphQL operation: its unit, its viewer, what it selects; commits before it answers."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 from graphql import ExecutionResult, GraphQLError, GraphQLSchema, execute
+from graphql.pyutils import is_awaitable
 
 from api.documents import Prepared
 from api.requests import GraphQLRequest
@@ -105,11 +106,20 @@ class Operations:
             context_value=operation,
             variable_values=dict(sent.variables),
             operation_name=sent.operation_name,
+            is_awaitable=_may_be_awaited,
         )
         result = running if isinstance(running, ExecutionResult) else await running
         if unit is not None and (disclosed := self._services.disclosure(prepared.selected, unit.viewer)):
             result.extensions = {**(result.extensions or {}), "disclosure": disclosed}
         return result
+
+
+_PLAIN = frozenset({str, int, float, bool, type(None), list, tuple, dict})
+
+
+def _may_be_awaited(value: Any) -> TypeGuard[Awaitable[Any]]:
+    """graphql-core asks this of every value of every row; most are plain, and their type alone answers."""
+    return type(value) not in _PLAIN and is_awaitable(value)
 
 
 def _is_unexpected(error: GraphQLError) -> bool:
