@@ -65,6 +65,7 @@ class Customer(Node):
     government_id: str | None = personal("guarded", _GUARDED["government_id"])
     note: str | None = personal("note", Note.fields["note"])
     external_id: str | None = personal("external_id", ExternalId.fields["external_id"])
+    stage: Stage = requires(_READ)
     language: str | None = requires(_READ)
     source: str | None = requires(_READ)
     region: str | None = requires(_READ)
@@ -72,10 +73,6 @@ class Customer(Node):
     updated_at: datetime = requires(_READ)
     archived_at: datetime | None = requires(_READ)
     version: int = requires(_READ, description="Send it back with an update.")
-
-    @requires(_READ)
-    def stage(self: Any) -> Stage:
-        return Stage(self.row.stage)
 
     @requires(_READ)
     def address(self: Any) -> Address:

@@ -1,6 +1,8 @@
 """Sign-in by tenant, e-mail and password: costs the same for names that nobody has, and slows after failures."""
 
-from datetime import datetime, timedelta
+import hashlib
+from collections import OrderedDict
+from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
 from sqlalchemy import CheckConstraint, Integer, LargeBinary, bindparam, delete, select, text
@@ -18,6 +20,7 @@ from tenants.viewers import Credential, MemberId, TenantId
 
 FREE_ATTEMPTS = 5
 LONGEST_WAIT = timedelta(seconds=300)
+_STRANGERS = 10_000
 
 
 class SignInAttempt(TenantOwned, backup=Backup.NEVER, rights="SELECT INSERT UPDATE DELETE"):
@@ -55,12 +58,13 @@ class SignIns:
         self._units = units
         self._platform = platform
         self._passwords = passwords
+        self._strangers = _Strangers()
 
     async def sign_in(self, slug: str, email: str, password: str) -> Credential:
         """Raises `SignInRefused` without saying which part was wrong, or `TooManyAttempts`."""
         tenant = await tenants.find(self._platform, slug)
         if tenant is None or tenant.status != "ACTIVE":
-            await self._refuse_stranger(password)
+            await self._refuse_stranger(slug, email, password)
         async with self._units.enter(tenant.id, None, write=True) as unit:
             await _count(unit, email)
             member = await members.find_by_email(unit, email)
@@ -74,8 +78,9 @@ class SignIns:
             token = members.email_token(unit, email)
             await unit.run(delete(SignInAttempt).where(SignInAttempt.tenant_id == tenant, SignInAttempt.token == token))
 
-    async def _refuse_stranger(self, password: str) -> NoReturn:
-        """Do the work of a real attempt; a slug must not show by its speed that nobody has it."""
+    async def _refuse_stranger(self, slug: str, email: str, password: str) -> NoReturn:
+        """Slow down and do the work of a real attempt, so that neither tells a slug that nobody has."""
+        self._strangers.count(f"{slug}\0{email.strip().casefold()}", datetime.now(UTC))
         await self._passwords.fits(None, password)
         raise SignInRefused
 
@@ -93,4 +98,28 @@ async def _count(unit: Unit, email: str) -> None:
         return
     where = (SignInAttempt.tenant_id == unit.tenant.id, SignInAttempt.token == token)
     until = (await unit.scalars(select(SignInAttempt.until).where(*where)))[0]
-    raise TooManyAttempts(f"Too many failed sign-ins; try again in {(until - unit.now).seconds + 1} seconds.")
+    raise _too_many(until - unit.now)
+
+
+def _too_many(wait: timedelta) -> TooManyAttempts:
+    return TooManyAttempts(f"Too many failed sign-ins; try again in {wait.seconds + 1} seconds.")
+
+
+class _Strangers:
+    """The same count for tenants that don't exist, which have no table and no key: in this process, by hash."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[bytes, tuple[int, datetime]] = OrderedDict()
+
+    def count(self, name: str, now: datetime) -> None:
+        """Raises `TooManyAttempts`."""
+        key = hashlib.sha256(name.encode(errors="surrogatepass")).digest()
+        failures, until = self._seen.pop(key, (0, now))
+        if until > now:
+            self._seen[key] = (failures, until)
+            raise _too_many(until - now)
+        extra = failures - FREE_ATTEMPTS
+        wait = min(LONGEST_WAIT, timedelta(seconds=2 ** min(extra, 30))) if extra >= 0 else timedelta()
+        self._seen[key] = (failures + 1, now + wait)
+        while len(self._seen) > _STRANGERS:
+            self._seen.popitem(last=False)
