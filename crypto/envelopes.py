@@ -86,6 +86,6 @@ def _pad(document: bytes) -> bytes:
 
 def _unpad(opened: bytes) -> bytes:
     end = opened.rfind(b"\x80")
-    if end < COMMITMENT_BYTES or any(opened[end + 1 :]):
+    if end < COMMITMENT_BYTES or len(opened) - end > BUCKET_BYTES or any(opened[end + 1 :]):
         raise CannotOpen
     return opened[COMMITMENT_BYTES:end]

@@ -58,7 +58,7 @@ class Keyring:
 
     def seal(self, document: bytes, subject_secret: bytes, cell: Cell) -> Sealed:
         version = self.active_version(Purpose.DEK)
-        (key,) = self._subject_keys(version, subject_secret)
+        (key,) = self._subject_keys(version, [subject_secret])
         return envelopes.seal(key, version, document, cell)
 
     def open_many(self, label: str, cells: Sequence[SealedCell]) -> list[bytes]:
@@ -95,18 +95,18 @@ class Keyring:
     def _keys_by_cell(self, cells: Sequence[SealedCell]) -> list[AESGCM]:
         versions = {cell.sealed.dek_version for cell in cells}
         if len(versions) == 1:
-            return self._subject_keys(versions.pop(), b"".join(cell.subject_secret for cell in cells))
-        return [self._subject_keys(cell.sealed.dek_version, cell.subject_secret)[0] for cell in cells]
+            return self._subject_keys(versions.pop(), [cell.subject_secret for cell in cells])
+        return [self._subject_keys(cell.sealed.dek_version, [cell.subject_secret])[0] for cell in cells]
 
-    def _subject_keys(self, version: int, secrets: bytes) -> list[AESGCM]:
-        if not secrets or len(secrets) % KEY_BYTES:
+    def _subject_keys(self, version: int, secrets: Sequence[bytes]) -> list[AESGCM]:
+        if any(len(secret) != KEY_BYTES for secret in secrets):
             raise CannotOpen
         cipher = self._subject_ciphers.get(version)
         if cipher is None:
             key = self._derive(Purpose.DEK, version, b"coffer.subject.v1")
             cipher = self._subject_ciphers[version] = Cipher(algorithms.AES256(key), modes.ECB())  # noqa: S305
             # ECB as the raw block permutation over single-use random blocks, not as a mode of encryption.
-        blocks = cipher.encryptor().update(secrets)
+        blocks = cipher.encryptor().update(b"".join(secrets))
         return [AESGCM(blocks[start : start + KEY_BYTES]) for start in range(0, len(blocks), KEY_BYTES)]
 
     def _derive(self, purpose: Purpose, version: int, label: bytes, *info: bytes) -> bytes:

@@ -2,6 +2,8 @@
 
 from typing import Generic, NoReturn, Self, TypeVar
 
+from crypto.errors import CannotOpen
+
 T = TypeVar("T")
 
 MAGIC = 0xC1
@@ -36,13 +38,13 @@ class Secret(Generic[T]):
 
 
 class Sealed(bytes):
-    """Ciphertext in the wire format of `crypto.envelopes`; refuses bytes that cannot be one."""
+    """Ciphertext in the wire format of `crypto.envelopes`; bytes that cannot be one are `CannotOpen` at once."""
 
     __slots__ = ()
 
     def __new__(cls, raw: bytes) -> Self:
         if not _has_envelope_shape(raw):
-            raise ValueError("these bytes are not a sealed value")
+            raise CannotOpen
         return super().__new__(cls, raw)
 
     @property

@@ -1,0 +1,182 @@
+"""A keyring opens what its own tenant sealed under any version, and indexes and authenticates under keys of its own."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+import pytest
+
+from crypto.envelopes import Cell
+from crypto.errors import CannotOpen, KeyUnavailable
+from crypto.keyring import Keyring, SealedCell
+from crypto.keys import DataKey, Purpose
+from crypto.values import Sealed
+
+ACME, GLOBEX = UUID(int=1), UUID(int=2)
+LABEL = "customers.name"
+KEYS = [
+    DataKey(purpose, version, is_active=version == 2, secret=purpose.encode() + bytes([version]) * 29)
+    for purpose in (Purpose.DEK, Purpose.BIK)
+    for version in (1, 2, 3)
+]
+RING = Keyring(ACME, 1, KEYS)
+
+
+def under_version(version: int, tenant: UUID = ACME) -> Keyring:
+    """The same keys, with another version active."""
+    return Keyring(tenant, 1, [DataKey(key.purpose, key.version, key.version == version, key.secret) for key in KEYS])
+
+
+def cell(number: int, document: bytes, version: int = 2, tenant: UUID = ACME) -> SealedCell:
+    """Customer `number`, with a subject secret and a row of its own."""
+    secret, subject, row = bytes([number]) * 32, UUID(int=100 + number), UUID(int=200 + number)
+    sealed = under_version(version, tenant).seal(document, secret, Cell(tenant, subject, LABEL, row))
+    return SealedCell(sealed, secret, subject, row)
+
+
+def test_sealing_takes_the_active_version() -> None:
+    assert [cell(1, b"John", version).sealed.dek_version for version in (1, 2, 3)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("versions", [[2, 2, 2], [1, 2, 3], [3, 1, 3], [1], []])
+def test_a_page_of_any_versions_opens_in_order(versions: list[int]) -> None:
+    cells = [cell(number, b"%d" % number, version) for number, version in enumerate(versions)]
+
+    assert RING.open_many(LABEL, cells) == [b"%d" % number for number in range(len(versions))]
+
+
+def test_one_subject_may_have_many_cells_on_a_page() -> None:
+    assert RING.open_many(LABEL, [cell(1, b"a"), cell(1, b"b"), cell(2, b"c")]) == [b"a", b"b", b"c"]
+
+
+@pytest.mark.parametrize("others", [[], [2], [1, 3]])
+def test_an_unknown_version_refuses_the_page(others: list[int]) -> None:
+    future = bytearray(cell(9, b"John").sealed)
+    future[2:6] = (4).to_bytes(4, "big")
+    page = [*(cell(number, b"", number) for number in others), cell(9, b"")._replace(sealed=Sealed(bytes(future)))]
+
+    with pytest.raises(CannotOpen):
+        RING.open_many(LABEL, page)
+
+
+def test_a_page_with_one_cell_of_another_place_is_refused() -> None:
+    page = [cell(1, b"a"), cell(2, b"b")]
+
+    with pytest.raises(CannotOpen):
+        RING.open_many("customers.email", page)
+    with pytest.raises(CannotOpen):
+        RING.open_many(LABEL, [page[0], page[1]._replace(row=page[0].row)])
+
+
+def test_two_values_that_changed_places_are_refused() -> None:
+    one, two = cell(1, b"a"), cell(2, b"b")
+
+    with pytest.raises(CannotOpen):
+        RING.open_many(LABEL, [one._replace(sealed=two.sealed), two._replace(sealed=one.sealed)])
+
+
+def test_another_tenants_value_is_refused_although_the_keys_are_equal() -> None:
+    with pytest.raises(CannotOpen):
+        RING.open_many(LABEL, [cell(1, b"John", tenant=GLOBEX)])
+
+
+@pytest.mark.parametrize("secret", [bytes(32), b"", b"\1" * 16, b"\1" * 64])
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_wrong_or_misshapen_subject_secret_is_refused(secret: bytes, version: int) -> None:
+    bad = cell(1, b"John", version)._replace(subject_secret=secret)
+
+    with pytest.raises(CannotOpen):
+        RING.open_many(LABEL, [cell(2, b"Jane"), bad])
+    with pytest.raises(CannotOpen):
+        RING.open_many(LABEL, [bad, cell(2, b"Jane")])
+
+
+@pytest.mark.parametrize("secret", [b"", bytes(16), bytes(64)])
+def test_nothing_is_sealed_under_a_misshapen_subject_secret(secret: bytes) -> None:
+    with pytest.raises(CannotOpen):
+        RING.seal(b"John", secret, Cell(ACME, UUID(int=1), LABEL, UUID(int=2)))
+
+
+def test_nothing_is_sealed_or_authenticated_without_an_active_key() -> None:
+    ring = under_version(0)
+
+    with pytest.raises(KeyUnavailable):
+        ring.seal(b"John", bytes(32), Cell(ACME, UUID(int=1), LABEL, UUID(int=2)))
+    with pytest.raises(KeyUnavailable):
+        ring.authenticate("cursor", b"")
+    with pytest.raises(KeyUnavailable):
+        ring.active_version(Purpose.AUD)
+
+
+def test_a_ring_without_an_active_key_still_opens_and_indexes() -> None:
+    ring = under_version(0)
+
+    assert ring.open_many(LABEL, [cell(1, b"John")]) == [b"John"]
+    assert ring.token(LABEL, "exact", 1, "john", 2) == RING.token(LABEL, "exact", 1, "john", 2)
+
+
+@dataclass(frozen=True)
+class Word:
+    """All that a token depends on."""
+
+    tenant: UUID = ACME
+    place: str = LABEL
+    index: str = "exact"
+    normaliser: int = 1
+    value: str = "john"
+    version: int = 2
+
+    def token(self) -> bytes:
+        ring = under_version(2, self.tenant)
+        return ring.token(self.place, self.index, self.normaliser, self.value, self.version)
+
+
+def test_equal_words_give_equal_tokens_of_16_bytes() -> None:
+    assert Word().token() == Word().token()
+    assert len(Word().token()) == 16
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Word(tenant=GLOBEX),
+        Word(place="customers.email"),
+        Word(index="prefix"),
+        Word(normaliser=2),
+        Word(value="John"),
+        Word(value="john\0"),
+        Word(version=1),
+        Word(place=LABEL + "exact", index=""),
+        Word(place="exact", index=LABEL),
+    ],
+)
+def test_a_token_differs_with_all_that_it_depends_on(other: Word) -> None:
+    assert other.token() != Word().token()
+
+
+def test_a_ring_does_not_mix_up_its_words() -> None:
+    words = [
+        (place, index, normaliser, value)
+        for place in ("a", "b")
+        for index in ("x", "y")
+        for normaliser in (1, 2)
+        for value in ("1", "2")
+    ]
+
+    assert len({RING.token(*word, version) for word in words for version in (1, 2, 3)}) == 48
+
+
+def test_a_token_under_an_unknown_version_is_refused() -> None:
+    with pytest.raises(CannotOpen):
+        RING.token(LABEL, "exact", 1, "john", 4)
+
+
+def test_macs_differ_by_tenant_label_message_and_version() -> None:
+    rings = [RING, under_version(1), under_version(2, GLOBEX)]
+    macs = {ring.authenticate(label, message) for ring in rings for label in "ab" for message in (b"", b"b")}
+
+    assert len(macs) == 12
+    assert {len(mac) for mac in macs} == {32}
+
+
+def test_a_ring_prints_no_key() -> None:
+    assert repr(RING) == f"Keyring({ACME}, epoch 1)"
