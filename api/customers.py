@@ -290,7 +290,7 @@ async def _answered(
 async def _once(
     info: Info[Operation], request: Mapping[str, Any], change: Callable[[], Awaitable[CustomerView]]
 ) -> CustomerView:
-    unit, key, said = info.context.unit, _key(info), _fingerprint(request)
+    unit, key, said = info.context.unit, _key(info), _fingerprint(info, request)
     kept = await outcomes.find(unit, key, said) if key else None
     if kept is not None:
         return await customers.get(unit, UUID(kept["customer"]))
@@ -301,7 +301,7 @@ async def _once(
 
 
 async def _created(info: Info[Operation], rows: list[dict[str, Any]]) -> list[CustomerView | Refused]:
-    unit, key, said = info.context.unit, _key(info), _fingerprint(rows)
+    unit, key, said = info.context.unit, _key(info), _fingerprint(info, rows)
     kept = await outcomes.find(unit, key, said) if key else None
     if kept is not None:
         return await _replayed(unit, kept["rows"])
@@ -334,8 +334,9 @@ def _key(info: Info[Operation]) -> str | None:
     return None if key is None else f"{info.path.key}:{key}"
 
 
-def _fingerprint(request: Any) -> bytes:
-    return orjson.dumps(request, option=orjson.OPT_SORT_KEYS)
+def _fingerprint(info: Info[Operation], request: Any) -> bytes:
+    """The mutation's name counts: to archive and to restore a customer take the same input."""
+    return orjson.dumps([info.field_name, request], option=orjson.OPT_SORT_KEYS)
 
 
 def _given(input_: Any) -> dict[str, Any]:

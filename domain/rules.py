@@ -58,7 +58,7 @@ def _writes_back(viewer: Viewer, field: PersonalField, value: Any, current: Any)
     at = level(viewer, field)
     if at is Level.PLAIN:
         return False
-    if value is None or value == ():
+    if value is None or value in ((), []):
         return at is Level.HIDDEN or field.mask is Mask.NOTHING
     if at is Level.HIDDEN or not current:
         return False

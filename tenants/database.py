@@ -8,9 +8,10 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 
-from tenants.errors import DatabaseUnavailable
+from tenants.errors import Conflict, DatabaseUnavailable
 
 _READS: dict[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+_CONFLICT = "40"  # deadlock or serialisation failure: the transaction that lost may be repeated
 _AWAY = ("08", "57P0", "53")  # connection lost, server shutting down, out of connections
 
 
@@ -44,7 +45,7 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:
-        async with _translated(), self._engine.begin() as connection:
+        async with translated(), self._engine.begin() as connection:
             yield connection
 
     async def close(self) -> None:
@@ -52,12 +53,15 @@ class Database:
 
 
 @asynccontextmanager
-async def _translated() -> AsyncIterator[None]:
+async def translated() -> AsyncIterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeout, OSError) as error:
         raise DatabaseUnavailable from error
     except DBAPIError as error:
-        if str(getattr(error.orig, "sqlstate", "") or "").startswith(_AWAY):
+        state = str(getattr(error.orig, "sqlstate", "") or "")
+        if state.startswith(_AWAY):
             raise DatabaseUnavailable from error
+        if state.startswith(_CONFLICT):
+            raise Conflict from error
         raise

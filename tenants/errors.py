@@ -55,6 +55,12 @@ class DatabaseUnavailable(CofferError):
     retryable = True
 
 
+class Conflict(CofferError):
+    code = "CONFLICT"
+    message = "Another change was made at the same moment; try again."
+    retryable = True
+
+
 class UnsafeDatabase(CofferError):
     """Start-up found roles, grants or policies other than the promised ones; the message lists them."""
 

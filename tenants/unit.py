@@ -22,7 +22,7 @@ from crypto.keys import Purpose
 from crypto.transit import TransitKeys
 from crypto.values import Sealed, Secret
 from tenants.access import Role, grants_of
-from tenants.database import Database
+from tenants.database import Database, translated
 from tenants.documents import Document
 from tenants.errors import TenantNotReady, TenantSuspended, Unauthenticated
 from tenants.keys import find_wrapped, open_keyring
@@ -65,22 +65,22 @@ class Unit:
         event.listen(session.sync_session, "before_flush", self._seal_pending)
 
     async def rows(self, statement: Executable) -> Sequence[Row[Any]]:
-        async with self._turn:
+        async with self._turn, translated():
             return (await self._session.execute(statement)).all()
 
     async def scalars(self, statement: Executable) -> Sequence[Any]:
-        async with self._turn:
+        async with self._turn, translated():
             return (await self._session.execute(statement)).scalars().all()
 
     async def run(self, statement: Executable, parameters: Sequence[dict[str, Any]] | None = None) -> None:
-        async with self._turn:
+        async with self._turn, translated():
             await self._session.execute(statement, parameters)
 
     def add(self, *rows: TenantOwned) -> None:
         self._session.add_all(rows)
 
     async def flush(self) -> None:
-        async with self._turn:
+        async with self._turn, translated():
             await self._session.flush()
 
     @asynccontextmanager

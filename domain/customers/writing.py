@@ -47,7 +47,9 @@ async def create_many(unit: Unit, many: Sequence[Mapping[str, Any]]) -> list[Cus
         async with unit.savepoint():
             created = await _insert(unit, list(accepted.values()))
     except IntegrityError:
-        outcomes.update({row: await _insert_alone(unit, changes) for row, changes in accepted.items()})
+        # In the order of tokens, as below: two batches that want the same ids wait for each other, never in a ring.
+        for row in sorted(accepted, key=lambda row: _external_token(unit, accepted[row]) or b""):
+            outcomes[row] = await _insert_alone(unit, accepted[row])
     else:
         outcomes.update(zip(accepted, created, strict=True))
     return [outcomes[row] for row in range(len(many))]
@@ -183,6 +185,7 @@ async def _insert(unit: Unit, many: Sequence[Changes]) -> list[CustomerView]:
         unit.add(row)
     await unit.flush()
     tokens = [token for row, documents in pairs for token in _tokens(unit, row.id, FIELDS, documents)]
+    tokens.sort(key=lambda token: bytes(token["token"]))
     if tokens:
         await unit.run(insert(CustomerToken), tokens)
     await _add_tags(unit, {row.id: changes.tags for (row, _), changes in zip(pairs, many, strict=True) if changes.tags})
