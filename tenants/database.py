@@ -37,7 +37,7 @@ class Database:
         Commits when the block ends well, rolls back when it does not.
         """
         async with (
-            _translated(),
+            translated(),
             AsyncSession(self._engine if write else self._reads, expire_on_commit=False) as session,
             session.begin(),
         ):
