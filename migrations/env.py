@@ -1,6 +1,7 @@
 """Runs revisions as `coffer_owner`; knows the whole metadata, so that drift between code and database shows."""
 
 import asyncio
+import importlib
 
 from alembic import context
 from sqlalchemy import Connection, text
@@ -10,11 +11,18 @@ from sqlalchemy.pool import NullPool
 from tenants.owned import TenantOwned
 
 LOCK_TIMEOUT = "5s"
+# A table is known once its module is imported; drift must not depend on what else the process does.
+for _module in ("domain.customers", "domain.outcomes", "domain.tags", "tenants.members", "tenants.sign_in"):
+    importlib.import_module(_module)
 
 
 def run(connection: Connection) -> None:
     context.configure(connection=connection, target_metadata=TenantOwned.metadata, compare_type=True)
     connection.execute(text("SELECT pg_advisory_lock(hashtextextended('coffer.migrate', 0))"))
+    if not connection.execute(text("SELECT has_schema_privilege('public', 'CREATE')")).scalar_one():
+        # Up to Postgres 15 a NOINHERIT owner of the database has to ask for the rights of pg_database_owner.
+        for step in ("SET ROLE pg_database_owner", "GRANT ALL ON SCHEMA public TO coffer_owner", "RESET ROLE"):
+            connection.execute(text(step))
     connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
     connection.commit()
     with context.begin_transaction():

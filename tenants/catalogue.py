@@ -61,6 +61,16 @@ _CREATORS = """
         OR has_database_privilege(r.rolname, current_database(), 'CREATE')
         OR has_database_privilege(r.rolname, current_database(), 'TEMP'))
 """
+_SCHEMAS = """
+    SELECT n.nspname, r.rolname FROM pg_namespace n CROSS JOIN pg_roles r
+    WHERE r.rolname IN ('coffer_app', 'coffer_platform') AND has_schema_privilege(r.rolname, n.oid, 'USAGE')
+    AND n.nspname NOT IN ('public', 'information_schema') AND n.nspname !~ '^pg_'
+"""
+# As Postgres spells the check that `migrations.operations.check_sealed` makes; anything softer is not it.
+_SEALED = (
+    "CHECK (((octet_length({c}) >= 82) AND (((octet_length({c}) - 50) % 32) = 0)"
+    " AND (SUBSTRING({c} FROM 1 FOR 2) = '\\xc101'::bytea)))"
+)
 
 
 async def refuse_unsafe(database: Database, role: str) -> None:
@@ -106,6 +116,7 @@ async def _roles(connection: AsyncConnection) -> list[str]:
     found = [f"role {name} is missing" for name in (OWNER, APP, PLATFORM) if name not in rows]
     found += [f"role {r.rolname} has superuser, BYPASSRLS or CREATE rights" for r in rows.values() if r.is_mighty]
     found += [f"role {r.rolname} is a member of another role" for r in rows.values() if r.is_member]
+    found += [f"schema {r.nspname} is open to {r.rolname}" for r in await _rows(connection, _SCHEMAS)]
     found += [f"role {row.rolname} may create objects" for row in await _rows(connection, _CREATORS)]
     return found
 
@@ -167,5 +178,5 @@ async def _checks(connection: AsyncConnection) -> list[str]:
         f"{owned.__tablename__}.{column} may hold plaintext: its CHECK is missing"
         for owned in _owned()
         for column in places(owned)
-        if not any(t == owned.__tablename__ and f"({column} " in d and "c101" in d for t, d in definitions)
+        if (owned.__tablename__, _SEALED.format(c=column)) not in definitions
     ]

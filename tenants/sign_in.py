@@ -3,6 +3,7 @@
 import hashlib
 from collections import OrderedDict
 from datetime import UTC, datetime, timedelta
+from math import ceil
 from typing import NoReturn
 
 from sqlalchemy import CheckConstraint, Integer, LargeBinary, bindparam, delete, select, text
@@ -102,7 +103,7 @@ async def _count(unit: Unit, email: str) -> None:
 
 
 def _too_many(wait: timedelta) -> TooManyAttempts:
-    return TooManyAttempts(f"Too many failed sign-ins; try again in {wait.seconds + 1} seconds.")
+    return TooManyAttempts(f"Too many failed sign-ins; try again in {ceil(wait.total_seconds())} s.")
 
 
 class _Strangers:

@@ -1,0 +1,1 @@
+"""What must be impossible to forget, each proved by forgetting it."""
