@@ -1,0 +1,1 @@
+"""The bench runs, and all it measures answers as it should."""

@@ -1,0 +1,17 @@
+"""The bench refuses a wrong answer by itself, so one short run proves that every case is answered as it should be."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_case_of_the_bench_is_answered_with_its_rows(tmp_path: Path) -> None:
+    small = ("--rows", "200", "--seconds", "0.2", "--folder", str(tmp_path))
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", *small], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    rates = [line[:3] for line in done.stdout.splitlines() if line.startswith("(")]
+    assert rates == ["(a)", "(b)", "(c)", "(d)", "(e)", "(a)", "(b)", "(c)", "(d)"]
