@@ -1,0 +1,410 @@
+"""The command line: composes what the packages offer, and tells every expected failure in one sentence.
+
+It holds no SQL and no rules. `local` and the servers are imported where they are used, so that help comes at once.
+"""
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy.exc import DBAPIError
+
+import settings as environment
+from api.app import Api, configure_logs
+from api.schema import build
+from crypto.errors import CofferError, KeyRefused
+from crypto.transit import TransitKeys
+from domain import normalise
+from domain.normalise import Invalid
+from local.errors import LocalServiceError
+from settings import Settings, SettingsError
+from tenants import catalogue, inspections, members, tenants
+from tenants.access import Role
+from tenants.database import Database
+from tenants.errors import DatabaseUnavailable
+from tenants.provisioning import Provisioning
+
+T = TypeVar("T")
+_SKEW_SECONDS = 5
+_NOBODY = UUID(int=0)
+
+
+def _group(help: str) -> typer.Typer:
+    return typer.Typer(help=help, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+app = _group("Coffer keeps the personal data of your customers sealed, and shows it by rule.")
+tenant_app = _group("Create, list, suspend and resume tenants.")
+member_app = _group("The people who sign in for a tenant.")
+keys_app = _group("A tenant's data keys, without their secrets.")
+app.add_typer(tenant_app, name="tenant")
+app.add_typer(member_app, name="member")
+app.add_typer(keys_app, name="keys")
+
+Slug = Annotated[str, typer.Argument(help="The tenant's slug: a-z, 0-9 and inner hyphens.", metavar="TENANT")]
+
+
+def main() -> None:
+    """The entry point `coffer`: 0 done, 1 failed, 2 settings or usage to be mended."""
+    try:
+        app()
+    except SettingsError as error:
+        _end(2, str(error))
+    except (CofferError, LocalServiceError) as error:
+        _end(1, str(error))
+    except DBAPIError as error:
+        _end(1, _refusal(error))
+
+
+@app.command()
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="Print, then end instead of serving.")] = False,
+    port: Annotated[int, typer.Option(help="Where to serve on 127.0.0.1.", min=0, max=65535)] = 8000,
+    folder: Annotated[Path, typer.Option(help="Where Postgres and OpenBao keep their data.")] = Path(".coffer"),
+) -> None:
+    """Try Coffer here: its own Postgres and OpenBao, two tenants, real records. Needs no settings."""
+    try:
+        from local import demo as local_demo
+    except ModuleNotFoundError as missing:
+        raise LocalServiceError(
+            f"{missing.name} is not installed here; run `make install`, then start again."
+        ) from None
+    with closing(_listener("127.0.0.1", port, "coffer demo --port")) as listener:
+        try:
+            local_demo.run(folder, listener, Console(), once=once)
+        except KeyboardInterrupt:
+            _end(130, "Stopped; the next start goes on from here.")
+
+
+@app.command()
+def serve() -> None:
+    """Serve the API on COFFER_HOST and COFFER_PORT until SIGTERM or Ctrl-C."""
+    import uvicorn
+
+    settings = environment.read()
+    configure_logs(settings.log_level)
+
+    async def serving(listener: socket.socket) -> None:
+        api = Api(settings)
+        try:
+            await api.check()  # here, so that a refusal is one sentence; the lifespan would print a traceback
+            config = uvicorn.Config(
+                api.app, access_log=False, log_config=None, server_header=False, timeout_graceful_shutdown=30
+            )
+            typer.echo(f"Coffer serves on {settings.host}:{settings.port}.", err=True)
+            await uvicorn.Server(config).serve(sockets=[listener])
+        finally:
+            await api.close()
+
+    with closing(_listener(settings.host, settings.port, "COFFER_PORT=")) as listener:
+        try:
+            asyncio.run(serving(listener))
+        except KeyboardInterrupt:
+            sys.exit(0)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to the newest revision, as COFFER_OWNER_DATABASE_URL; may be repeated."""
+    from migrations.apply import upgrade
+
+    url = environment.read().owner_database_url
+    if url is None:
+        raise SettingsError("COFFER_OWNER_DATABASE_URL is missing; see README, Settings.")
+    try:
+        upgrade(url)
+    except OSError as cause:
+        raise DatabaseUnavailable from cause
+    typer.echo("The database is at the newest revision.")
+
+
+@app.command()
+def schema() -> None:
+    """Print the GraphQL schema (SDL), with the rule at every field."""
+    typer.echo(build()[1])
+
+
+@tenant_app.command("create")
+def create_tenant(
+    slug: Slug,
+    name: Annotated[str, typer.Option(help="The company's name.")],
+    region: Annotated[str, typer.Option(help="Reads phone numbers without a country code; ISO 3166-1.")] = "US",
+    language: Annotated[str, typer.Option(help="BCP 47.")] = "en",
+) -> None:
+    """Create a tenant with its keys; repeating it finishes what was cut off."""
+    country, tag = _parsed("--region", normalise.country, region), _parsed("--language", normalise.language, language)
+
+    async def create(api: Api) -> tenants.Tenant:
+        async with _maker(api.settings) as maker:
+            provisioning = Provisioning(api.platform, api.database, maker, api.keys)
+            return await provisioning.provision(slug, name, region=country, language=tag)
+
+    made = _with_api(create)
+    typer.echo(f"{made.slug} is {made.status}.")
+
+
+@tenant_app.command("list")
+def list_tenants() -> None:
+    """List all tenants by slug."""
+
+    async def read(api: Api) -> list[tenants.Tenant]:
+        found: list[tenants.Tenant] = []
+        while page := await tenants.page(api.platform, after=found[-1].slug if found else ""):
+            found += page
+        return found
+
+    table = Table("slug", "name", "status", "created")
+    for tenant in _with_api(read):
+        table.add_row(tenant.slug, Text(tenant.name), tenant.status, _minute(tenant.created_at))
+    Console().print(table)
+
+
+@tenant_app.command()
+def suspend(slug: Slug) -> None:
+    """Stop serving a tenant, from the next request on; its keys leave every process."""
+    tenant = _with_api(lambda api: tenants.suspend(api.platform, slug))
+    typer.echo(f"{tenant.slug} is {tenant.status}.")
+
+
+@tenant_app.command()
+def resume(slug: Slug) -> None:
+    """Serve a suspended tenant again."""
+    tenant = _with_api(lambda api: tenants.resume(api.platform, slug))
+    typer.echo(f"{tenant.slug} is {tenant.status}.")
+
+
+@member_app.command()
+def add(
+    slug: Slug,
+    email: Annotated[str, typer.Argument(help="What the member signs in with.")],
+    name: Annotated[str, typer.Option(help="The member's name.")],
+    role: Annotated[list[Role], typer.Option(help="May be repeated: roles add up.", case_sensitive=False)],
+) -> None:
+    """Add a member; the password comes from COFFER_MEMBER_PASSWORD, a prompt or standard input."""
+    password = _password()
+
+    async def adding(api: Api) -> None:
+        tenant = await tenants.get(api.platform, slug)
+        hashed = await api.passwords.hash(password)
+        async with api.units.enter(tenant.id, None, write=True) as unit:
+            await members.add(unit, email=email, name=name, password_hash=hashed, roles=role)
+
+    _with_api(adding)
+    typer.echo(f"The member may sign in to {slug} now.")
+
+
+@keys_app.command()
+def status(slug: Slug) -> None:
+    """Show purpose, version, state and age of each data key."""
+
+    async def read(api: Api) -> list[inspections.DataKey]:
+        tenant = await tenants.get(api.platform, slug)
+        return await inspections.data_keys(api.database, tenant.id)
+
+    table = Table("purpose", "version", "state", "created")
+    for key in _with_api(read):
+        table.add_row(key.purpose, str(key.version), key.state, _minute(key.created_at))
+    Console().print(table)
+
+
+@app.command()
+def doctor() -> None:
+    """Check settings, TLS, database roles and rules, Vault and its policies, clocks: a line each, with what to do."""
+    settings = environment.read()
+    typer.echo("ok   settings")
+    found = [*asyncio.run(_examine(settings))]
+    for name, problems in found:
+        for problem in problems:
+            typer.echo(f"FIX  {name}: {problem}")
+        if not problems:
+            typer.echo(f"ok   {name}")
+    if any(problems for _, problems in found):
+        sys.exit(1)
+
+
+async def _examine(settings: Settings) -> list[tuple[str, list[str]]]:
+    api = Api(settings)
+    databases = {"serving": api.database, "platform": api.platform}
+    if settings.owner_database_url is not None:
+        databases["owner"] = Database(settings.owner_database_url, pool_size=1)
+    checks: list[tuple[str, Coroutine[Any, Any, list[str]]]] = [
+        *((f"TLS to Postgres, {name} role", _encrypted(database)) for name, database in databases.items()),
+        ("database roles, rights and row-level security", catalogue.problems(api.database, catalogue.APP)),
+        ("database, platform role", catalogue.problems(api.platform, catalogue.PLATFORM)),
+        ("clock", _skewed(api.database)),
+        ("TLS to Vault", _vault_encrypted(settings)),
+        ("Vault health", _healthy(api)),
+        ("Vault policy of the API", _api_policy(api)),
+        ("Vault policy of the provisioner", _provisioner_policy(api)),
+    ]
+    try:
+        return [(name, await _or_told(check)) for name, check in checks]
+    finally:
+        await api.close()
+        if "owner" in databases:
+            await databases["owner"].close()
+
+
+async def _or_told(check: Coroutine[Any, Any, list[str]]) -> list[str]:
+    try:
+        return await check
+    except CofferError as error:
+        return [error.message]
+    except DBAPIError as error:
+        return [_refusal(error)]
+
+
+async def _encrypted(database: Database) -> list[str]:
+    link = await inspections.link(database)
+    return [] if link.is_tls or link.is_local else ["not encrypted; end its URL in ?sslmode=verify-full"]
+
+
+async def _skewed(database: Database) -> list[str]:
+    before = datetime.now(UTC)
+    clock = (await inspections.link(database)).clock
+    after = datetime.now(UTC)
+    seconds = max((before - clock).total_seconds(), (clock - after).total_seconds())
+    return [f"Postgres' clock is {seconds:.0f} s away from ours; run NTP on both"] if seconds > _SKEW_SECONDS else []
+
+
+async def _vault_encrypted(settings: Settings) -> list[str]:
+    parts = urlsplit(settings.vault_address)
+    encrypted = parts.scheme == "https" or environment.is_loopback(parts.hostname)
+    return [] if encrypted else ["not encrypted; give COFFER_VAULT_ADDR an https:// address"]
+
+
+async def _healthy(api: Api) -> list[str]:
+    await api.keys.health()
+    return []
+
+
+async def _api_policy(api: Api) -> list[str]:
+    """Tries what must be refused where success would harm nothing: a key of nobody, a data key that is thrown away."""
+    await api.keys.health()  # a Vault that is away would look like one that refuses
+    again = "load deploy/vault/api.hcl again by deploy/vault/setup.sh"
+    found = []
+    try:
+        await api.keys.sign(api.settings.signing_key, b"coffer doctor")
+    except KeyRefused:
+        found.append(f"it can't sign access tokens; {again}")
+    if await _is_allowed(api.keys.create_tenant_key(_NOBODY)):
+        found.append(f"it may create keys; {again}")
+    known = await tenants.page(api.platform, first=1)
+    if known and await _is_allowed(api.keys.make_data_key(known[0].id, b"coffer doctor")):
+        found.append(f"it may make data keys; {again}")
+    return found
+
+
+async def _provisioner_policy(api: Api) -> list[str]:
+    if api.settings.provisioner_role is None:
+        return []
+    again = "load deploy/vault/provisioner.hcl again by deploy/vault/setup.sh"
+    found, context = [], b"coffer doctor"
+    async with _maker(api.settings) as maker:
+        await maker.health()
+        for tenant in await tenants.page(api.platform, first=1):
+            try:
+                wrapped = await maker.make_data_key(tenant.id, context)
+            except KeyRefused:
+                return [f"it can't make data keys; {again}"]
+            if await _is_allowed(maker.unwrap(tenant.id, [(wrapped, context)])):
+                found.append(f"it may open data keys; {again}")
+        if await _is_allowed(maker.sign(api.settings.signing_key, context)):
+            found.append(f"it may sign access tokens; {again}")
+    return found
+
+
+async def _is_allowed(act: Coroutine[Any, Any, object]) -> bool:
+    try:
+        await act
+    except KeyRefused:
+        return False
+    return True
+
+
+@asynccontextmanager
+async def _maker(settings: Settings) -> AsyncIterator[TransitKeys]:
+    role = settings.provisioner_role
+    if role is None:
+        names = ("COFFER_VAULT_PROVISIONER_ROLE_ID", "COFFER_VAULT_PROVISIONER_SECRET_ID")
+        raise SettingsError("\n".join(f"{name} is missing; see README, Settings." for name in names))
+    keys = TransitKeys(
+        settings.vault_address,
+        role.role_id,
+        role.secret_id,
+        ca_file=settings.vault_ca_file,
+        mount=settings.transit_mount,
+    )
+    try:
+        yield keys
+    finally:
+        await keys.close()
+
+
+def _refusal(error: DBAPIError) -> str:
+    """The class of the driver's error tells what is wrong; its message might hold a value."""
+    cause = getattr(error.orig, "__cause__", None) or error.orig
+    return f"Postgres refused ({type(cause).__name__}); check role, password and database name, run `coffer migrate`."
+
+
+def _with_api(act: Callable[[Api], Coroutine[Any, Any, T]]) -> T:
+    settings = environment.read()
+
+    async def run() -> T:
+        api = Api(settings)
+        try:
+            return await act(api)
+        finally:
+            await api.close()
+
+    return asyncio.run(run())
+
+
+def _listener(host: str, port: int, remedy: str) -> socket.socket:
+    """Bound before anything is started, so that nobody waits for a start that can't succeed."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError:
+        other = port + 1 if port < 65535 else 8000
+        glue = "" if remedy.endswith("=") else " "
+        sentence = f"Port {port} of {host} can't be used, most likely something listens there already; "
+        raise LocalServiceError(f"{sentence}stop it, or use `{remedy}{glue}{other}`.") from None
+
+
+def _password() -> str:
+    """Never an argument: those stand in the process list and in the shell's history."""
+    given = os.environ.get("COFFER_MEMBER_PASSWORD")  # a command's input, not a setting of the service
+    if given is not None:
+        return given
+    if sys.stdin.isatty():
+        return str(typer.prompt("Password", hide_input=True, confirmation_prompt=True))
+    return sys.stdin.readline().rstrip("\r\n")
+
+
+def _parsed(option: str, parse: Callable[[str], str], value: str) -> str:
+    try:
+        return parse(value)
+    except Invalid as invalid:
+        raise typer.BadParameter(f"{option} {invalid.reason}.") from None
+
+
+def _minute(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _end(status: int, message: str) -> NoReturn:
+    typer.echo(message, err=True)
+    sys.exit(status)

@@ -1,0 +1,160 @@
+"""The command line, run as its users run it: other processes, settings from the environment, answers in sentences."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from api.schema import build
+from settings import AppRole
+from tests.house import House, settings_for
+
+COFFER = [sys.executable, "-c", "import cli; cli.main()"]
+
+
+@pytest.fixture
+def environment(house: House) -> dict[str, str]:
+    settings = settings_for(house.server, house.database, house.vault)
+    made = {
+        "COFFER_ENV": "development",
+        "COFFER_DATABASE_URL": settings.database_url,
+        "COFFER_PLATFORM_DATABASE_URL": settings.platform_database_url,
+        "COFFER_OWNER_DATABASE_URL": str(settings.owner_database_url),
+        "COFFER_VAULT_ADDR": settings.vault_address,
+        "COFFER_ISSUER": settings.issuer,
+    }
+    assert settings.provisioner_role is not None
+    return made | _role("API", settings.api_role) | _role("PROVISIONER", settings.provisioner_role)
+
+
+def _role(name: str, role: AppRole) -> dict[str, str]:
+    return {f"COFFER_VAULT_{name}_ROLE_ID": role.role_id, f"COFFER_VAULT_{name}_SECRET_ID": role.secret_id}
+
+
+async def coffer(
+    *arguments: str, environment: dict[str, str] | None = None, sent: str = ""
+) -> subprocess.CompletedProcess[str]:
+    kept = {"PATH": os.environ["PATH"], "COLUMNS": "200"}
+    return await asyncio.to_thread(
+        subprocess.run,
+        [*COFFER, *arguments],
+        cwd=Path(__file__).parent.parent,
+        env=kept | (environment or {}),
+        input=sent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "command", [["serve"], ["migrate"], ["doctor"], ["tenant", "list"], ["keys", "status", "acme"]]
+)
+async def test_without_settings_each_missing_one_is_named_without_a_traceback(command: list[str]) -> None:
+    done = await coffer(*command)
+
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert {"COFFER_DATABASE_URL", "COFFER_VAULT_ADDR", "COFFER_ISSUER"} <= set(done.stderr.split())
+
+
+async def test_the_schema_is_printed_without_any_settings() -> None:
+    done = await coffer("schema")
+
+    assert done.returncode == 0
+    assert done.stdout.strip() == build()[1].strip()
+
+
+async def test_a_tenant_is_created_listed_suspended_and_resumed(environment: dict[str, str]) -> None:
+    made = await coffer("tenant", "create", "cli-tenant", "--name", "From the [b]shell", environment=environment)
+    listed = await coffer("tenant", "list", environment=environment)
+    suspended = await coffer("tenant", "suspend", "cli-tenant", environment=environment)
+    keys = await coffer("keys", "status", "cli-tenant", environment=environment)
+    resumed = await coffer("tenant", "resume", "cli-tenant", environment=environment)
+
+    assert (made.stdout, suspended.stdout, resumed.stdout) == (
+        "cli-tenant is ACTIVE.\n",
+        "cli-tenant is SUSPENDED.\n",
+        "cli-tenant is ACTIVE.\n",
+    )
+    assert "From the [b]shell" in listed.stdout
+    assert [keys.stdout.count(word) for word in ("DEK", "BIK", "AUD", "ACTIVE", "vault:")] == [1, 1, 1, 3, 0]
+
+
+async def test_a_member_added_by_the_shell_can_sign_in(house: House, environment: dict[str, str]) -> None:
+    who = ("member", "add", "acme", "shell@acme.example.org", "--name", "Shell", "--role", "agent", "--role", "analyst")
+
+    done = await coffer(*who, environment=environment, sent="a password from a pipe\n")
+    again = await coffer(*who, environment={**environment, "COFFER_MEMBER_PASSWORD": "another long password"})
+
+    signed_in = await house.data(
+        'mutation { signIn(tenant: "acme", email: "shell@acme.example.org", password: "a password from a pipe")'
+        " { accessToken } }",
+        role=None,
+    )
+    assert done.returncode == 0
+    assert signed_in["signIn"]["accessToken"]
+    assert (again.returncode, again.stderr) == (1, "A member with that e-mail exists already.\n")
+
+
+async def test_an_unknown_tenant_is_one_sentence(environment: dict[str, str]) -> None:
+    done = await coffer("tenant", "suspend", "nobody-here", environment=environment)
+
+    assert (done.returncode, done.stderr) == (1, "There is no tenant of that slug.\n")
+
+
+async def test_migrating_again_changes_nothing(environment: dict[str, str]) -> None:
+    done = await coffer("migrate", environment=environment)
+
+    assert (done.returncode, done.stdout) == (0, "The database is at the newest revision.\n")
+
+
+async def test_the_doctor_finds_a_sound_house_sound(environment: dict[str, str]) -> None:
+    done = await coffer("doctor", environment=environment)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(line.startswith("ok ") for line in done.stdout.splitlines())
+    assert len(done.stdout.splitlines()) == 11
+
+
+async def test_the_doctor_names_what_each_wrong_role_may_do(environment: dict[str, str]) -> None:
+    swapped = {
+        **environment,
+        "COFFER_DATABASE_URL": environment["COFFER_PLATFORM_DATABASE_URL"],
+        "COFFER_VAULT_API_ROLE_ID": environment["COFFER_VAULT_PROVISIONER_ROLE_ID"],
+        "COFFER_VAULT_API_SECRET_ID": environment["COFFER_VAULT_PROVISIONER_SECRET_ID"],
+    }
+
+    done = await coffer("doctor", environment=swapped)
+
+    assert done.returncode == 1
+    assert "connected as coffer_platform" in done.stdout
+    assert "Vault policy of the API: it may make data keys" in done.stdout
+
+
+async def test_the_doctor_tells_of_a_database_and_a_vault_that_are_away(environment: dict[str, str]) -> None:
+    away = {
+        **environment,
+        "COFFER_DATABASE_URL": "postgresql://coffer_app@127.0.0.1:1/coffer",
+        "COFFER_VAULT_ADDR": "http://127.0.0.1:1",
+    }
+
+    done = await coffer("doctor", environment=away)
+
+    assert done.returncode == 1
+    assert "FIX  clock: The database does not answer" in done.stdout
+    assert "FIX  Vault health: The key store does not answer" in done.stdout
+
+
+async def test_a_database_of_another_name_is_one_sentence(environment: dict[str, str]) -> None:
+    url = environment["COFFER_PLATFORM_DATABASE_URL"].replace("/coffer_test_", "/nowhere_")
+
+    done = await coffer("tenant", "list", environment={**environment, "COFFER_PLATFORM_DATABASE_URL": url})
+
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("Postgres refused (InvalidCatalogNameError)")
