@@ -14,7 +14,7 @@ install: .venv/installed
 	touch $@
 
 demo: install
-	@$(BIN)/coffer demo $(if $(ONCE),--once,)
+	@$(BIN)/coffer demo $(if $(ONCE),--once,) $(if $(PORT),--port $(PORT),)
 
 check: install
 	$(BIN)/ruff check .

@@ -120,9 +120,7 @@ def migrate() -> None:
     """Bring the database to the newest revision, as COFFER_OWNER_DATABASE_URL; may be repeated."""
     from migrations.apply import upgrade
 
-    url = environment.read().owner_database_url
-    if url is None:
-        raise SettingsError("COFFER_OWNER_DATABASE_URL is missing; see README, Settings.")
+    url = environment.read_owner_database_url()
     try:
         upgrade(url)
     except OSError as cause:

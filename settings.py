@@ -77,6 +77,16 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
     return Settings(**settings)  # type: ignore[arg-type]  # every value was parsed above, or we raised
 
 
+def read_owner_database_url(environment: Mapping[str, str] = os.environ) -> str:
+    """All that a migration needs, so that whoever migrates holds no key of the key store. Raises `SettingsError`."""
+    source = _Source(environment)
+    mode = source.get("COFFER_ENV", "production", Mode)
+    url = source.get("COFFER_OWNER_DATABASE_URL", None, _database(mode))
+    if url is None:
+        raise SettingsError("\n".join(source.problems))
+    return url
+
+
 class _Source:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
