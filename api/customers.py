@@ -5,7 +5,7 @@ With `domain/customers/fields.py` this is all that a new personal field needs.
 
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import date, datetime
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, TypeVar, cast
 from uuid import UUID
 
 import orjson
@@ -26,15 +26,17 @@ from api.members import Member, members_of
 from api.operation import Operation
 from api.paging import Connection, Node, UserError, cursor, local_id, user_errors, window
 from api.tags import Tag, tags_of
-from domain import customers, outcomes
+from domain import customers, normalise, outcomes
 from domain import errors as domain_errors
 from domain.customers import CustomerView, Direction, ExternalId, Guarded, Note, Profile, SortField, Stage
 from domain.errors import BadInput, Refused
+from domain.normalise import Invalid
 from domain.paging import Page
 from tenants.access import Permission
 from tenants.documents import Mask
 from tenants.unit import Unit
 
+T = TypeVar("T")
 _READ = Permission.CUSTOMERS_READ
 _WRITE = Permission.CUSTOMERS_WRITE
 _SHAPE = "the shape of a payload"
@@ -57,7 +59,7 @@ class Address:
 class Customer(Node):
     given_name: str | None = personal("profile", _PROFILE["given_name"])
     family_name: str | None = personal("profile", _PROFILE["family_name"])
-    display_name: str | None = personal("profile", _PROFILE["display_name"], "full_name")
+    display_name: str | None = personal("profile", _PROFILE["display_name"])
     emails: list[str] | None = personal("profile", _PROFILE["emails"])
     phones: list[str] | None = personal("profile", _PROFILE["phones"])
     birth_date: date | None = personal("profile", _PROFILE["birth_date"])
@@ -366,13 +368,20 @@ def _filter(where: CustomerFilter | None) -> customers.Filter:
         stages=None if where.stages is None else tuple(where.stages),
         owner=None if where.owner_id is None else local_id("Member", where.owner_id),
         tag=None if where.tag_id is None else local_id("Tag", where.tag_id),
-        language=where.language,
+        language=_read("language", normalise.language, where.language),
         source=where.source,
-        region=where.region,
-        created_since=where.created_since,
-        created_before=where.created_before,
-        updated_since=where.updated_since,
+        region=_read("region", normalise.region, where.region),
+        created_since=_read("createdSince", normalise.instant, where.created_since),
+        created_before=_read("createdBefore", normalise.instant, where.created_before),
+        updated_since=_read("updatedSince", normalise.instant, where.updated_since),
     )
+
+
+def _read(name: str, normaliser: Callable[[T], T], value: T | None) -> T | None:
+    try:
+        return None if value is None else normaliser(value)
+    except Invalid as invalid:
+        raise BadInput(f"`{name}` {invalid.reason}.") from None
 
 
 def _order(sort: CustomerSort | None) -> customers.Order:

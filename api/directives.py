@@ -85,7 +85,7 @@ def personal(column: str, field: PersonalField, attribute: str = "", mask: Mask 
     """A leaf of a sealed document: the guard opens it. `attribute` is another reading of the same field."""
     return strawberry.field(
         directives=[Personal(class_=field.sensitivity, mask=mask or field.mask)],
-        metadata={"column": column, "attribute": attribute or field.name},
+        metadata={"column": column, "attribute": attribute or field.shown_as},
     )
 
 

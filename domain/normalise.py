@@ -138,6 +138,15 @@ def birth_date(value: datetime.date, today: datetime.date) -> datetime.date:
     return value
 
 
+def instant(value: datetime.datetime) -> datetime.datetime:
+    """Return the moment in UTC; a time without an offset would mean another moment on every server."""
+    if value.tzinfo is None:
+        raise Invalid("has no offset from UTC; send it as 2024-01-01T00:00:00Z")
+    if not 1 < value.year < 9999:
+        raise Invalid("is out of range")
+    return value.astimezone(datetime.UTC)
+
+
 def government_id(text: str) -> str:
     """Return the id as its holder writes it: 2 to 64 of ASCII letters, digits, `/`, `-`, `.` and single spaces."""
     plain = unicodedata.normalize("NFKC", _bounded(text, most=64, slack=4)).translate(_DASHES)

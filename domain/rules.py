@@ -9,7 +9,7 @@ from typing import Any
 from domain import masks
 from domain.errors import Path, UserError
 from tenants.access import Level, SearchRight
-from tenants.documents import Document, Mask, PersonalField
+from tenants.documents import MOST_VALUES, Document, Mask, PersonalField
 from tenants.viewers import Viewer
 
 
@@ -50,7 +50,7 @@ def masked_inputs(
         _masked(names[name])
         for name, value in changes.items()
         if (field := current.fields.get(name)) is not None
-        and _writes_back(viewer, field, value, getattr(current, name))
+        and _writes_back(viewer, field, value, getattr(current, field.shown_as))
     ]
 
 
@@ -58,13 +58,19 @@ def _writes_back(viewer: Viewer, field: PersonalField, value: Any, current: Any)
     at = level(viewer, field)
     if at is Level.PLAIN:
         return False
-    if value is None or value in ((), []):
+    if _is_empty(value):
         return at is Level.HIDDEN or field.mask is Mask.NOTHING
     if at is Level.HIDDEN or not current:
         return False
     if isinstance(current, tuple):
-        return any(masks.is_mask_of(field.mask, each, one) for each in value or () for one in current)
+        # No more than can be stored: a longer list is refused when it is parsed, and each pair costs a comparison.
+        return any(masks.is_mask_of(field.mask, each, one) for each in value[:MOST_VALUES] for one in current)
     return masks.is_mask_of(field.mask, value, current)
+
+
+def _is_empty(value: Any) -> bool:
+    """What clears a field: null, no values, or the empty text that forms send for null."""
+    return value is None or value in ((), []) or (isinstance(value, str) and not value.strip())
 
 
 def _masked(name: str) -> UserError:

@@ -165,6 +165,8 @@ async def _functions(connection: AsyncConnection) -> list[str]:
     for row in await _rows(connection, _FUNCTIONS):
         if row.proname != "coffer_enter":
             found.append(f"function {row.proname} belongs to nobody's declaration")
+        if row.owner != OWNER:
+            found.append(f"function {row.proname} is owned by {row.owner}, not {OWNER}")
         if row.is_definer:
             found.append(f"function {row.proname} runs with its owner's rights")
         if row.is_public:

@@ -28,6 +28,9 @@ class Mask(StrEnum):
     NOTHING = "NOTHING"  # null, as for dates and numbers
 
 
+MOST_VALUES = 20  # of a field that is a list
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Edge:
     """What normalising an input needs to know: the tenant's default region and the day."""
@@ -69,6 +72,7 @@ class PersonalField:
     mask: Mask
     parse: Parse
     index: BlindIndex | None
+    shown_as: str
 
 
 def _as_it_is(value: Any, _edge: Edge) -> Any:
@@ -82,9 +86,13 @@ def personal(
     *,
     index: BlindIndex | None = None,
     default: Any = None,
+    shown_as: str = "",
 ) -> Any:
-    """Declare a field of a document: `given_name: str | None = personal(Sensitivity.IDENTITY, Mask.NAME)`."""
-    return dataclasses.field(default=default, metadata={"personal": (sensitivity, mask, parse, index)})
+    """Declare a field of a document: `given_name: str | None = personal(Sensitivity.IDENTITY, Mask.NAME)`.
+
+    `shown_as` names the property that viewers read in the field's place.
+    """
+    return dataclasses.field(default=default, metadata={"personal": (sensitivity, mask, parse, index, shown_as)})
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(personal,))
@@ -134,4 +142,5 @@ def _personal(document: type[Document], field: "dataclasses.Field[Any]") -> Pers
             f"{document.__name__}.{field.name} has no class and mask; "
             f"declare it as `{field.name}: ... = personal(Sensitivity.…, Mask.…)`"
         )
-    return PersonalField(field.name, *declared)
+    sensitivity, mask, parse, index, shown_as = declared
+    return PersonalField(field.name, sensitivity, mask, parse, index, shown_as or field.name)

@@ -86,7 +86,7 @@ class Unit:
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
         """What happens inside is undone alone if the block raises."""
-        async with self._session.begin_nested():
+        async with translated(), self._session.begin_nested():
             yield
 
     def new_subject(self, subject: UUID) -> None:

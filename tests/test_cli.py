@@ -51,15 +51,21 @@ async def coffer(
     )
 
 
-@pytest.mark.parametrize(
-    "command", [["serve"], ["migrate"], ["doctor"], ["tenant", "list"], ["keys", "status", "acme"]]
-)
+@pytest.mark.parametrize("command", [["serve"], ["doctor"], ["tenant", "list"], ["keys", "status", "acme"]])
 async def test_without_settings_each_missing_one_is_named_without_a_traceback(command: list[str]) -> None:
     done = await coffer(*command)
 
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert {"COFFER_DATABASE_URL", "COFFER_VAULT_ADDR", "COFFER_ISSUER"} <= set(done.stderr.split())
+
+
+async def test_a_migration_needs_the_owners_url_and_no_key() -> None:
+    done = await coffer("migrate")
+
+    assert done.returncode == 2
+    assert done.stderr.split()[0] == "COFFER_OWNER_DATABASE_URL"
+    assert "VAULT" not in done.stderr
 
 
 async def test_the_schema_is_printed_without_any_settings() -> None:

@@ -73,7 +73,7 @@ class Profile(Document):
     family_name: str | None = personal(
         Sensitivity.IDENTITY, Mask.NAME, _plain(normalise.name), index=_prefix("family_name", SearchRight.IDENTITY)
     )
-    display_name: str | None = personal(Sensitivity.IDENTITY, Mask.NAME, _plain(normalise.name))
+    display_name: str | None = personal(Sensitivity.IDENTITY, Mask.NAME, _plain(normalise.name), shown_as="full_name")
     emails: tuple[str, ...] = personal(
         Sensitivity.CONTACT,
         Mask.EMAIL,

@@ -9,10 +9,9 @@ from domain import normalise
 from domain.customers.fields import DOCUMENTS, FIELDS, Stage
 from domain.errors import Path, Refused, UserError
 from domain.normalise import Invalid
-from tenants.documents import Document, Edge
+from tenants.documents import MOST_VALUES, Document, Edge
 from tenants.unit import Unit
 
-MOST_VALUES = 20
 MOST_TAGS = 50
 _ADDRESS = {"address_lines": "lines", "city": "city", "postal_code": "postalCode", "country": "country"}
 

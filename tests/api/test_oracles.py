@@ -296,3 +296,25 @@ async def test_a_value_of_the_wrong_type_is_not_echoed(house: House, known: str,
     answer = await save(house, known, Role.OWNER, **{name: ["oracle-of-delphi"]})
     assert code_of(answer) == "BAD_USER_INPUT"
     assert "delphi" not in str(answer)
+
+
+async def test_an_empty_text_erases_no_note_that_the_agent_does_not_see(house: House) -> None:
+    made = await house.create(givenName="Nora", note="keep me")
+    update = """mutation($i: ID!, $in: CustomerInput!) {
+        updateCustomer(id: $i, version: 1, input: $in) { userErrors { code } } }"""
+    answer = await house.data(update, {"i": made["id"], "in": {"note": "  "}}, role=Role.AGENT)
+    assert answer["updateCustomer"]["userErrors"] == [{"code": "MASKED_INPUT"}]
+    kept = await house.data("query($i: ID!) { customer(id: $i) { note } }", {"i": made["id"]})
+    assert kept["customer"]["note"] == "keep me"
+
+
+@pytest.mark.parametrize("at", ["2024-01-01T00:00:00", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+async def test_a_time_without_offset_or_out_of_range_is_refused(house: House, at: str) -> None:
+    document = "query($t: DateTime) { customers(filter: {createdSince: $t}) { totalCount } }"
+    answer = await house.ask(document, {"t": at})
+    assert answer["errors"][0]["extensions"]["code"] == "BAD_USER_INPUT"
+
+
+async def test_signing_in_with_a_token_is_refused(house: House) -> None:
+    answer = await house.ask('mutation { signIn(tenant: "acme", email: "a@b.example", password: "x") { accessToken } }')
+    assert answer["errors"][0]["extensions"]["code"] == "BAD_USER_INPUT"

@@ -154,3 +154,8 @@ def test_shapes_of_masks_look_masked(text: str) -> None:
 @pytest.mark.parametrize("text", ["J. D.", "john@example.com", "***", "A**", "2 ** 3", "+4915112345642", "李明", ""])
 def test_what_people_write_does_not_look_masked(text: str) -> None:
     assert not looks_masked(text)
+
+
+def test_a_hostile_text_is_told_from_a_mask_before_it_is_normalised() -> None:
+    hostile = "a" + "\u0301\u0323" * 200_000  # normalising this takes minutes
+    assert not is_mask_of(Mask.EMAIL, hostile, "ada@example.org")
