@@ -34,7 +34,7 @@ from api.directives import (
     one_of,
 )
 from api.operation import Operation
-from domain import masks, rules
+from domain import rules
 from domain.errors import Forbidden
 from tenants.access import Level, Permission
 from tenants.errors import Unauthenticated
@@ -191,11 +191,7 @@ def _personal(rule: Personal, metadata: Mapping[str, Any]) -> Resolve:
             return None
         document = source.document(column, "guard")
         value = None if document is None else getattr(document, attribute)
-        if level is Level.PLAIN or value is None:
-            return value
-        if isinstance(value, tuple):
-            return [masks.apply(mask, each) for each in value]
-        return masks.apply(mask, value)
+        return rules.shown(level, mask, value)
 
     return guarded
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from domain import masks
 from domain.errors import Path, UserError
-from tenants.access import Level, SearchRight
+from tenants.access import Level
 from tenants.documents import MOST_VALUES, Document, Mask, PersonalField
 from tenants.viewers import Viewer
 
@@ -17,19 +17,15 @@ def level(viewer: Viewer, field: PersonalField) -> Level:
     return viewer.level(field.sensitivity)
 
 
-def shown(at: Level, field: PersonalField, value: Any) -> Any:
+def shown(at: Level, mask: Mask, value: Any) -> Any:
     """What a viewer at that level gets of the value; of a list, each of its values."""
     if at is Level.PLAIN or value is None:
         return value
     if at is Level.HIDDEN:
         return None
     if isinstance(value, tuple):
-        return tuple(masks.apply(field.mask, each) for each in value)
-    return masks.apply(field.mask, value)
-
-
-def may_search(viewer: Viewer, right: SearchRight) -> bool:
-    return viewer.may_search(right)
+        return [masks.apply(mask, each) for each in value]
+    return masks.apply(mask, value)
 
 
 def may_write(viewer: Viewer, field: PersonalField) -> bool:
