@@ -33,6 +33,7 @@ class Settings:
     mode: Mode
     database_url: str = field(repr=False)
     platform_database_url: str = field(repr=False)
+    recorder_database_url: str = field(repr=False)
     owner_database_url: str | None = field(repr=False)
     vault_address: str
     vault_ca_file: str | None
@@ -57,6 +58,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         "mode": mode,
         "database_url": source.get("COFFER_DATABASE_URL", None, _database(mode)),
         "platform_database_url": source.get("COFFER_PLATFORM_DATABASE_URL", None, _database(mode)),
+        "recorder_database_url": source.get("COFFER_RECORDER_DATABASE_URL", None, _database(mode)),
         "owner_database_url": source.get("COFFER_OWNER_DATABASE_URL", "", _optional(_database(mode))),
         "vault_address": source.get("COFFER_VAULT_ADDR", None, _vault),
         "vault_ca_file": source.get("COFFER_VAULT_CA_FILE", "", _optional(_file)),

@@ -26,14 +26,16 @@ from api.tokens import AccessTokens
 from crypto.cache import KeyringCache
 from crypto.errors import CofferError
 from crypto.transit import TransitKeys
+from domain import imports  # noqa: F401  # its table is part of what the catalogue check expects
 from settings import Mode, Settings
-from tenants import catalogue
+from tenants import catalogue, chains  # noqa: F401  # likewise
 from tenants.database import Database
 from tenants.passwords import Passwords
+from tenants.recorder import Recorder
 from tenants.sign_in import SignIns
 from tenants.unit import Units
 
-_HEADERS = ["authorization", "content-type", "idempotency-key", "x-request-id"]
+_HEADERS = ["authorization", "coffer-purpose", "content-type", "idempotency-key", "traceparent", "x-request-id"]
 
 
 class Api:
@@ -43,6 +45,8 @@ class Api:
         self.settings = settings
         self.database = Database(settings.database_url, pool_size=settings.pool_size)
         self.platform = Database(settings.platform_database_url, pool_size=2)
+        self.recording = Database(settings.recorder_database_url, pool_size=1)
+        self.recorder = Recorder(self.recording)
         role = settings.api_role
         self.keys = TransitKeys(
             settings.vault_address,
@@ -59,10 +63,12 @@ class Api:
     def _routes(self) -> list[BaseRoute]:
         schema, _ = build()
         services = Services(
-            SignIns(self.units, self.platform, self.passwords),
+            SignIns(self.units, self.platform, self.passwords, self.recorder),
             self.tokens,
             columns=partial(guard.columns, schema),
             disclosure=partial(guard.disclosure, schema),
+            wholes=guard.wholes(schema),
+            recorder=self.recorder,
         )
         is_open = self.settings.mode is Mode.DEVELOPMENT
         endpoint = GraphQLEndpoint(
@@ -96,6 +102,8 @@ class Api:
         await self.keys.close()
         await self.database.close()
         await self.platform.close()
+        await self.recorder.close()
+        await self.recording.close()
 
     async def _jwks(self, _request: Request) -> Response:
         try:

@@ -38,6 +38,7 @@ from domain import rules
 from domain.errors import Forbidden
 from tenants.access import Level, Permission
 from tenants.errors import Unauthenticated
+from tenants.unit import GUARD
 from tenants.viewers import Viewer
 
 Resolve = Callable[..., Any]
@@ -126,6 +127,18 @@ def disclosure(schema: GraphQLSchema, selected: frozenset[str], viewer: Viewer) 
     return entries
 
 
+def wholes(schema: GraphQLSchema) -> dict[str, str]:
+    """In which type's rows the leaves of each type lie: its own, or for a part without an id those of its whole."""
+    found = {kind.name: kind.name for kind in _own_types(schema)}
+    for kind in _own_types(schema):
+        if isinstance(kind, GraphQLObjectType) and "id" in kind.fields:
+            for field in kind.fields.values():
+                part = get_named_type(field.type)
+                if isinstance(part, GraphQLObjectType) and "id" not in part.fields:
+                    found[part.name] = kind.name
+    return found
+
+
 def _own_types(schema: GraphQLSchema) -> list[GraphQLObjectType | GraphQLInterfaceType | GraphQLInputObjectType]:
     guarded = (GraphQLObjectType, GraphQLInterfaceType, GraphQLInputObjectType)
     return [
@@ -189,7 +202,7 @@ def _personal(rule: Personal, metadata: Mapping[str, Any]) -> Resolve:
         level = operation.level(sensitivity)
         if level is Level.HIDDEN:
             return None
-        document = source.document(column, "guard")
+        document = source.document(column, GUARD)
         value = None if document is None else getattr(document, attribute)
         return rules.shown(level, mask, value)
 

@@ -15,6 +15,7 @@ from tenants import members
 from tenants.access import Permission, Role
 from tenants.errors import SignInRefused, TooManyAttempts
 from tenants.members import MemberIdentity
+from tenants.unit import GUARD, Unit
 from tenants.viewers import MemberId
 
 _OWN = "what one may know of oneself"
@@ -26,13 +27,16 @@ strawberry.enum(Role, description="A built-in role; roles add up.")
 class MemberView:
     """A member's id and opened identity, which the guard lets out by rule."""
 
-    __slots__ = ("_identity", "id")
+    __slots__ = ("_identity", "_unit", "id")
 
-    def __init__(self, id: MemberId, identity: MemberIdentity) -> None:
+    def __init__(self, id: MemberId, identity: MemberIdentity, unit: Unit) -> None:
         self.id = id
         self._identity = identity
+        self._unit = unit
 
-    def document(self, _column: str, _why: str) -> MemberIdentity:
+    def document(self, _column: str, why: str) -> MemberIdentity:
+        if why == GUARD:
+            self._unit.disclose("Member", [self.id])
         return self._identity
 
 
@@ -114,7 +118,7 @@ class MemberMutations:
             raise BadInput("Send signIn without an access token.")
         services = info.context.services
         try:
-            credential = await services.sign_ins.sign_in(tenant, email, password)
+            credential = await services.sign_ins.sign_in(tenant, email, password, info.context.request.origin)
         except (SignInRefused, TooManyAttempts) as refused:
             errors = [UserError(code=refused.code, path=[], message=refused.message)]
             return SignInPayload(access_token=None, token_type=_TOKEN_TYPE, expires_in=0, user_errors=errors)
@@ -129,7 +133,8 @@ def members_of(operation: Operation) -> DataLoader[UUID, MemberView | None]:
 
     async def load(ids: list[UUID]) -> list[MemberView | None]:
         known = await members.identities(operation.unit, map(MemberId, ids), "for the guard")
-        return [MemberView(MemberId(i), known[MemberId(i)]) if MemberId(i) in known else None for i in ids]
+        mine = operation.unit
+        return [MemberView(MemberId(i), known[MemberId(i)], mine) if MemberId(i) in known else None for i in ids]
 
     if "members" not in operation.loaders:
         operation.loaders["members"] = DataLoader(load_fn=load)

@@ -1,16 +1,20 @@
 """One GraphQL operation: its unit, its viewer, what it selects; commits before it answers."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeGuard
 
-from graphql import ExecutionResult, GraphQLError, GraphQLSchema, execute
+import orjson
+from graphql import ExecutionResult, FieldNode, GraphQLError, GraphQLSchema, execute
 from graphql.pyutils import is_awaitable
+from strawberry import Info
 
 from api.documents import Prepared
 from api.requests import GraphQLRequest
 from api.services import Services
 from crypto.errors import CofferError
+from domain.errors import Forbidden
 from tenants.access import Level, Permission, Sensitivity
+from tenants.audits import DISCLOSED, Entry
 from tenants.errors import Unauthenticated
 from tenants.unit import Unit, Units
 from tenants.viewers import Credential, Viewer
@@ -59,6 +63,17 @@ class Operation:
             return undo.payload
 
 
+def key_of(info: Info[Operation]) -> str | None:
+    """The client's Idempotency-Key, told apart by the answer it is for, as a request may hold several mutations."""
+    key = info.context.request.idempotency_key
+    return None if key is None else f"{info.path.key}:{key}"
+
+
+def fingerprint(info: Info[Operation], request: Any) -> bytes:
+    """The mutation's name counts: to archive and to restore a customer take the same input."""
+    return orjson.dumps([info.field_name, request], option=orjson.OPT_SORT_KEYS)
+
+
 class _Undo(Exception):
     def __init__(self, payload: Any) -> None:
         self.payload = payload
@@ -87,16 +102,29 @@ class Operations:
     async def execute(self, prepared: Prepared, sent: GraphQLRequest, credential: Credential | None) -> ExecutionResult:
         if credential is None:
             return await self._run(prepared, sent, None)
-        writes = prepared.kind == "mutation"
+        tenant, principal, writes = credential.tenant, credential.principal, prepared.kind == "mutation"
         try:
-            async with self._units.enter(credential.tenant, credential.principal, write=writes) as unit:
+            async with self._units.enter(tenant, principal, write=writes, origin=sent.origin) as unit:
                 result = await self._run(prepared, sent, unit)
                 unexpected = [error for error in result.errors or () if _is_unexpected(error)]
                 if writes and unexpected:
                     raise _Failed(unexpected)
+                if writes:  # what can't be recorded is not done
+                    await self._record(prepared, unit, result)
         except _Failed as failed:
             return ExecutionResult(None, failed.errors)
+        if not writes:  # the unit has ended, so no connection waits for the recorder
+            await self._record(prepared, unit, result)
         return result
+
+    async def _record(self, prepared: Prepared, unit: Unit, result: ExecutionResult) -> None:
+        """Whatever is about to leave, and what was refused, is on record first. Raises `AuditUnavailable`."""
+        entries = list(_disclosures(self._services, prepared.selected, unit))
+        refused = sorted({_field_name(error) for error in result.errors or () if _code(error) == Forbidden.code})
+        if refused:
+            entries.append(_entry(unit, "access.refused", fields=refused, outcome=Forbidden.code))
+        if entries:
+            await self._services.recorder.record(entries)
 
     async def _run(self, prepared: Prepared, sent: GraphQLRequest, unit: Unit | None) -> ExecutionResult:
         operation = Operation(sent, prepared.selected, self._services, unit)
@@ -112,6 +140,44 @@ class Operations:
         if unit is not None and (disclosed := self._services.disclosure(prepared.selected, unit.viewer)):
             result.extensions = {**(result.extensions or {}), "disclosure": disclosed}
         return result
+
+
+def _disclosures(services: Services, selected: frozenset[str], unit: Unit) -> Iterator[Entry]:
+    """One entry per type whose personal values were read: which fields at which level, of which records."""
+    if not unit.disclosed:
+        return
+    said = services.disclosure(selected, unit.viewer)
+    for kind, records in unit.disclosed.items():
+        levels = {
+            entry["field"]: entry["level"]
+            for entry in said
+            if entry["level"] != Level.HIDDEN.name and services.wholes[entry["field"].partition(".")[0]] == kind
+        }
+        fields = [f"{name}:{level}" for name, level in levels.items()]
+        counts = {
+            "records": len(records),
+            "plain": len(records) * sum(level == Level.PLAIN.name for level in levels.values()),
+            "masked": len(records) * sum(level == Level.MASKED.name for level in levels.values()),
+        }
+        yield _entry(unit, DISCLOSED, subject_type=kind, subjects=sorted(records), fields=fields, details=counts)
+
+
+def _entry(unit: Unit, action: str, **what: Any) -> Entry:
+    viewer = unit.viewer
+    return Entry(tenant=viewer.tenant, at=unit.now, actor=viewer.principal, action=action, origin=unit.origin, **what)
+
+
+def _field_name(error: GraphQLError) -> str:
+    """As the schema has it: the path holds aliases, which are the client's own words."""
+    node = error.nodes[0] if error.nodes else None
+    return node.name.value if isinstance(node, FieldNode) else "?"
+
+
+def _code(error: GraphQLError) -> str | None:
+    origin = error.original_error
+    while isinstance(origin, GraphQLError):
+        origin = origin.original_error
+    return origin.code if isinstance(origin, CofferError) else None
 
 
 _PLAIN = frozenset({str, int, float, bool, type(None), list, tuple, dict})

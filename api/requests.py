@@ -9,14 +9,17 @@ from urllib.parse import parse_qsl
 import orjson
 import uuid_utils
 from graphql import GraphQLError
+from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from api.documents import Documents, digest_of
 from api.errors import refusal
 from api.limits import Limits
+from tenants.origins import UNKNOWN, Origin, is_purpose
 
 LEGACY = "application/json"
 MODERN = "application/graphql-response+json"
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class GraphQLRequest:
     method: str
     request_id: str
     idempotency_key: str | None
+    origin: Origin = UNKNOWN
 
 
 class HTTPRefused(Exception):
@@ -51,6 +55,14 @@ def _bad_request(message: str) -> NoReturn:
 def request_id_of(request: Request) -> str:
     inbound = request.headers.get("x-request-id", "")
     return inbound if re.fullmatch(r"[A-Za-z0-9._-]{8,64}", inbound) else str(uuid_utils.uuid7())
+
+
+def origin_of(headers: Headers, request_id: str) -> Origin:
+    """Purpose and trace of a request. A traceparent that is none is passed over, as W3C Trace Context 3.2 asks."""
+    purpose, trace = headers.get("coffer-purpose"), headers.get("traceparent", "")
+    if purpose is not None and not is_purpose(purpose):
+        _bad_request("Coffer-Purpose is a code of up to 40 characters: a-z, 0-9, '.', '_' and '-'.")
+    return Origin(request_id, purpose, trace if _TRACEPARENT.fullmatch(trace) else None)
 
 
 def negotiate(request: Request) -> str:
@@ -105,6 +117,7 @@ async def read(request: Request, request_id: str, documents: Documents) -> Graph
         method=request.method,
         request_id=request_id,
         idempotency_key=_idempotency_key(request),
+        origin=origin_of(request.headers, request_id),
     )
 
 

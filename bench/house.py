@@ -111,6 +111,7 @@ def _settings(server: Postgres, bao: OpenBao, credentials: Credentials) -> Setti
         mode=Mode.PRODUCTION,
         database_url=url("coffer_app"),
         platform_database_url=url("coffer_platform"),
+        recorder_database_url=url("coffer_recorder"),
         owner_database_url=url("coffer_owner"),
         vault_address=bao.address,
         vault_ca_file=None,

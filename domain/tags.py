@@ -18,7 +18,7 @@ from tenants.access import Sensitivity
 from tenants.documents import Document, Mask, personal
 from tenants.ids import new_id
 from tenants.owned import Backup, TenantOwned, clear, places, sealed
-from tenants.unit import Unit
+from tenants.unit import GUARD, Unit
 
 MOST_TAGS = 500
 
@@ -61,6 +61,8 @@ class TagView:
         return self._row.id
 
     def document(self, _column: str, why: str) -> TagName:
+        if why == GUARD:
+            self._unit.disclose("Tag", [self.id])
         tenant = self._unit.tenant.id
         cell = SealedCell(self._row.name, self._unit.subject_secret(tenant), tenant, self._row.id)
         opened: TagName = self._unit.open(places(Tag)["name"], [cell], why)[0]

@@ -125,13 +125,14 @@ def _prepared(server: Postgres, bao: OpenBao, listener: socket.socket) -> Settin
 def _settings(server: Postgres, vault: str, credentials: Credentials, address: tuple[str, int]) -> Settings:
     urls = {
         role: server.url(f"coffer_{role}", DATABASE, scheme="postgresql+asyncpg")
-        for role in ("app", "platform", "owner")
+        for role in ("app", "platform", "recorder", "owner")
     }
     host, port = address[:2]
     return Settings(
         mode=Mode.DEVELOPMENT,
         database_url=urls["app"],
         platform_database_url=urls["platform"],
+        recorder_database_url=urls["recorder"],
         owner_database_url=urls["owner"],
         vault_address=vault,
         vault_ca_file=None,

@@ -80,7 +80,7 @@ def postgres(folder: Path, *, durable: bool = True) -> Iterator[Postgres]:
 
 
 def create_roles_and_database(server: Postgres, database: str) -> None:
-    """Our three roles by `deploy/postgres/roles.sql`, and `database` owned by coffer_owner; repeating it is safe."""
+    """Our four roles by `deploy/postgres/roles.sql`, and `database` owned by coffer_owner; repeating it is safe."""
     script = ROLES_SQL.read_text() + _CREATE_DATABASE
     psql = (str(_binaries() / "psql"), "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", f"--set=database={database}")
     command = (*psql, server.superuser_url)

@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-APP, PLATFORM = "coffer_app", "coffer_platform"
+APP, PLATFORM, RECORDER = "coffer_app", "coffer_platform", "coffer_recorder"
 _OWN_TENANT = "tenant_id = current_setting('coffer.tenant')::uuid"
 
 
@@ -41,3 +41,20 @@ def secure(table: str, own: str, rights: str) -> None:
     op.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
     op.execute(f"CREATE POLICY own_tenant ON {table} TO {APP} USING ({own}) WITH CHECK ({own})")
     op.execute(f"GRANT {rights} ON {table} TO {APP}")
+
+
+def show_fleet(table: str, columns: str) -> None:
+    """The platform's role reads these columns of all tenants' rows, and no other."""
+    op.execute(f"CREATE POLICY fleet_reads ON {table} FOR SELECT TO {PLATFORM} USING (true)")
+    op.execute(f"GRANT SELECT ({columns}) ON {table} TO {PLATFORM}")
+
+
+def let_fleet_insert(table: str, columns: str) -> None:
+    op.execute(f"CREATE POLICY fleet_inserts ON {table} FOR INSERT TO {PLATFORM} WITH CHECK (true)")
+    op.execute(f"GRANT INSERT ({columns}) ON {table} TO {PLATFORM}")
+
+
+def let_recorder_insert(table: str) -> None:
+    """The recorder's role adds rows of all tenants and reads none."""
+    op.execute(f"CREATE POLICY recorder ON {table} FOR INSERT TO {RECORDER} WITH CHECK (true)")
+    op.execute(f"GRANT INSERT ON {table} TO {RECORDER}")

@@ -15,15 +15,16 @@ from tenants.database import Database
 from tenants.errors import UnsafeDatabase
 from tenants.owned import TenantOwned, places
 
-OWNER, APP, PLATFORM = "coffer_owner", "coffer_app", "coffer_platform"
+OWNER, APP, PLATFORM, RECORDER = "coffer_owner", "coffer_app", "coffer_platform", "coffer_recorder"
 _OWN_ROW = "({column} = (current_setting('coffer.tenant'::text))::uuid)"
 _HISTORY = "alembic_version"
+_OUR_FUNCTIONS = {"coffer_enter", "coffer_wake"}
 _PLATFORM_RIGHTS = {("tenants", right) for right in ("SELECT", "INSERT", "UPDATE")}
 
 _ROLES = """
     SELECT rolname, rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb OR rolreplication AS is_mighty,
         EXISTS (SELECT FROM pg_auth_members m WHERE m.member = r.oid) AS is_member
-    FROM pg_roles r WHERE rolname IN ('coffer_owner', 'coffer_app', 'coffer_platform')
+    FROM pg_roles r WHERE rolname IN ('coffer_owner', 'coffer_app', 'coffer_platform', 'coffer_recorder')
 """
 _TABLES = """
     SELECT c.relname, c.relkind::text AS kind, c.relrowsecurity AS enabled, c.relforcerowsecurity AS forced,
@@ -56,14 +57,15 @@ _CHECKS = """
     WHERE k.contype = 'c' AND k.convalidated AND c.relnamespace = 'public'::regnamespace
 """
 _CREATORS = """
-    SELECT r.rolname FROM pg_roles r WHERE r.rolname IN ('coffer_app', 'coffer_platform')
+    SELECT r.rolname FROM pg_roles r WHERE r.rolname IN ('coffer_app', 'coffer_platform', 'coffer_recorder')
     AND (has_schema_privilege(r.rolname, 'public', 'CREATE')
         OR has_database_privilege(r.rolname, current_database(), 'CREATE')
         OR has_database_privilege(r.rolname, current_database(), 'TEMP'))
 """
 _SCHEMAS = """
     SELECT n.nspname, r.rolname FROM pg_namespace n CROSS JOIN pg_roles r
-    WHERE r.rolname IN ('coffer_app', 'coffer_platform') AND has_schema_privilege(r.rolname, n.oid, 'USAGE')
+    WHERE r.rolname IN ('coffer_app', 'coffer_platform', 'coffer_recorder')
+    AND has_schema_privilege(r.rolname, n.oid, 'USAGE')
     AND n.nspname NOT IN ('public', 'information_schema') AND n.nspname !~ '^pg_'
 """
 # As Postgres spells the check that `migrations.operations.check_sealed` makes; anything softer is not it.
@@ -113,7 +115,7 @@ def _expected_tables() -> set[str]:
 
 async def _roles(connection: AsyncConnection) -> list[str]:
     rows = {row.rolname: row for row in await _rows(connection, _ROLES)}
-    found = [f"role {name} is missing" for name in (OWNER, APP, PLATFORM) if name not in rows]
+    found = [f"role {name} is missing" for name in (OWNER, APP, PLATFORM, RECORDER) if name not in rows]
     found += [f"role {r.rolname} has superuser, BYPASSRLS or CREATE rights" for r in rows.values() if r.is_mighty]
     found += [f"role {r.rolname} is a member of another role" for r in rows.values() if r.is_member]
     found += [f"schema {r.nspname} is open to {r.rolname}" for r in await _rows(connection, _SCHEMAS)]
@@ -138,21 +140,37 @@ async def _tables(connection: AsyncConnection) -> list[str]:
 
 
 async def _policies(connection: AsyncConnection) -> list[str]:
-    expected = {("tenants", "all_tenants", "PERMISSIVE", (PLATFORM,), "ALL", "true", "true")}
+    expected: set[tuple[str | tuple[str, ...] | None, ...]] = {
+        ("tenants", "all_tenants", "PERMISSIVE", (PLATFORM,), "ALL", "true", "true")
+    }
     for table in _expected_tables():
         own = _OWN_ROW.format(column="id" if table == "tenants" else "tenant_id")
         expected.add((table, "own_tenant", "PERMISSIVE", (APP,), "ALL", own, own))
+    for owned in _owned():
+        if owned.fleet:
+            expected.add((owned.__tablename__, "fleet_reads", "PERMISSIVE", (PLATFORM,), "SELECT", "true", None))
+        if owned.fleet_inserts:
+            expected.add((owned.__tablename__, "fleet_inserts", "PERMISSIVE", (PLATFORM,), "INSERT", None, "true"))
+        if owned.is_recorded:
+            expected.add((owned.__tablename__, "recorder", "PERMISSIVE", (RECORDER,), "INSERT", None, "true"))
     actual = {
         (r.tablename, r.policyname, r.permissive, tuple(r.roles), r.cmd, r.qual, r.with_check)
         for r in await _rows(connection, _POLICIES)
     }
-    return [f"policy {p[1]} on {p[0]} is missing or changed" for p in sorted(expected - actual)] + [
+    return [f"policy {p[1]} on {p[0]} is missing or changed" for p in sorted(expected - actual, key=str)] + [
         f"policy {p[1]} on {p[0]} is not ours" for p in sorted(actual - expected, key=str)
     ]
 
 
 async def _grants(connection: AsyncConnection) -> list[str]:
     expected = {(owned.__tablename__, APP, right) for owned in _owned() for right in owned.rights}
+    expected |= {
+        (f"{owned.__tablename__}.{column}", PLATFORM, right)
+        for owned in _owned()
+        for right, columns in (("SELECT", owned.fleet), ("INSERT", owned.fleet_inserts))
+        for column in columns
+    }
+    expected |= {(owned.__tablename__, RECORDER, "INSERT") for owned in _owned() if owned.is_recorded}
     expected |= {("tenants", APP, "SELECT")} | {(table, PLATFORM, right) for table, right in _PLATFORM_RIGHTS}
     actual = {(row.relname, row.grantee, row.privilege) for row in await _rows(connection, _GRANTS)}
     return [f"{who} lacks {what} on {table}" for table, who, what in sorted(expected - actual)] + [
@@ -163,7 +181,7 @@ async def _grants(connection: AsyncConnection) -> list[str]:
 async def _functions(connection: AsyncConnection) -> list[str]:
     found = []
     for row in await _rows(connection, _FUNCTIONS):
-        if row.proname != "coffer_enter":
+        if row.proname not in _OUR_FUNCTIONS:
             found.append(f"function {row.proname} belongs to nobody's declaration")
         if row.owner != OWNER:
             found.append(f"function {row.proname} is owned by {row.owner}, not {OWNER}")

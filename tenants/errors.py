@@ -66,3 +66,23 @@ class UnsafeDatabase(CofferError):
 
     code = "UNSAFE_DATABASE"
     message = "The database does not keep tenants apart."
+
+
+class AuditUnavailable(CofferError):
+    """What may not leave unrecorded did not leave."""
+
+    code = "AUDIT_UNAVAILABLE"
+    message = "The audit log can't be written, so nothing is shown; try again shortly."
+    retryable = True
+
+
+class LeaseLost(CofferError):
+    """Another worker holds the job by now; what this one did in the step is undone."""
+
+    code = "LEASE_LOST"
+    message = "The job is in other hands by now."
+
+
+class JobUnknown(CofferError):
+    code = "NOT_FOUND"
+    message = "There is no job of that id."

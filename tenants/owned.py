@@ -92,16 +92,34 @@ class TenantOwned(DeclarativeBase):
     )
     backup: ClassVar[Backup]
     rights: ClassVar[frozenset[str]]
+    fleet: ClassVar[frozenset[str]]
+    fleet_inserts: ClassVar[frozenset[str]]
+    is_recorded: ClassVar[bool]
 
     tenant_id: Mapped[UUID] = mapped_column(
         Uuid, primary_key=True, sort_order=-100, info={"clear": "whose row it is; row-level security stands on it"}
     )
 
-    def __init_subclass__(cls, *, backup: Backup | None = None, rights: str = "", **options: Any) -> None:
-        """`rights` is what the serving role may do with the table, as SQL keywords: "SELECT INSERT UPDATE DELETE"."""
+    def __init_subclass__(
+        cls,
+        *,
+        backup: Backup | None = None,
+        rights: str = "",
+        fleet: str = "",
+        fleet_inserts: str = "",
+        is_recorded: bool = False,
+        **options: Any,
+    ) -> None:
+        """`rights` is what the serving role may do with the table, as SQL keywords: "SELECT INSERT UPDATE DELETE".
+
+        `fleet` names the columns that the platform's role may read of all tenants, `fleet_inserts` those it may insert;
+        `is_recorded` lets the recorder's role insert rows of all tenants, and read none.
+        """
         if backup is None or not rights:
             raise TypeError(f"{cls.__name__} must say `backup=` and `rights=` in its class line")
         cls.backup, cls.rights = backup, frozenset(rights.split())
+        cls.fleet, cls.fleet_inserts = frozenset(fleet.split()), frozenset(fleet_inserts.split())
+        cls.is_recorded = is_recorded
         super().__init_subclass__(**options)
         table = cls.__table__
         assert isinstance(table, Table)  # noqa: S101  # narrows for the type checker; mapped classes have tables
@@ -123,7 +141,7 @@ def problems(table: Table) -> Iterator[str]:
         if isinstance(constraint, UniqueConstraint | ForeignKeyConstraint) and not _leads(list(constraint.columns)):
             yield f"{type(constraint).__name__} must lead with tenant_id, or it tells of other tenants' rows"
     for index in table.indexes:
-        if isinstance(index, Index) and not _leads(list(index.columns)):
+        if isinstance(index, Index) and not _leads(list(index.columns)) and (index.unique or "fleet" not in index.info):
             yield f"index {index.name} must lead with tenant_id"
 
 

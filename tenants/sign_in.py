@@ -12,10 +12,14 @@ from sqlalchemy.orm import Mapped
 from sqlalchemy.types import Uuid
 
 from tenants import members, tenants
+from tenants.audits import OK, Entry
 from tenants.database import Database
 from tenants.errors import SignInRefused, TooManyAttempts
+from tenants.members import Member
+from tenants.origins import UNKNOWN, Origin
 from tenants.owned import Backup, TenantOwned, clear
 from tenants.passwords import Passwords
+from tenants.recorder import Recorder
 from tenants.unit import Unit, Units
 from tenants.viewers import Credential, MemberId, TenantId
 
@@ -55,24 +59,46 @@ _COUNT = text(
 
 
 class SignIns:
-    def __init__(self, units: Units, platform: Database, passwords: Passwords) -> None:
+    def __init__(self, units: Units, platform: Database, passwords: Passwords, recorder: Recorder) -> None:
         self._units = units
         self._platform = platform
         self._passwords = passwords
+        self._recorder = recorder
         self._strangers = _Strangers()
 
-    async def sign_in(self, slug: str, email: str, password: str) -> Credential:
-        """Raises `SignInRefused` without saying which part was wrong, or `TooManyAttempts`."""
+    async def sign_in(self, slug: str, email: str, password: str, origin: Origin = UNKNOWN) -> Credential:
+        """Raises `SignInRefused` without saying which part was wrong, or `TooManyAttempts`; each is on record."""
         tenant = await tenants.find(self._platform, slug)
         if tenant is None or tenant.status != "ACTIVE":
             await self._refuse_stranger(slug, email, password)
-        async with self._units.enter(tenant.id, None, write=True) as unit:
-            await _count(unit, email)
-            member = await members.find_by_email(unit, email)
-        if not await self._passwords.fits(member.password_hash if member else None, password) or member is None:
-            raise SignInRefused
+        member = None
+        try:
+            async with self._units.enter(tenant.id, None, write=True) as unit:
+                await _count(unit, email)
+                member = await members.find_by_email(unit, email)
+            if not await self._passwords.fits(member.password_hash if member else None, password) or member is None:
+                raise SignInRefused
+        except (SignInRefused, TooManyAttempts) as refused:
+            await self._record(tenant.id, member, refused.code, origin)
+            raise
         await self._forget_failures(tenant.id, email)
+        await self._record(tenant.id, member, OK, origin)
         return Credential(tenant.id, MemberId(member.id))
+
+    async def _record(self, tenant: TenantId, member: Member | None, outcome: str, origin: Origin) -> None:
+        """`actor` is whose e-mail it was, also where the password was wrong."""
+        actor = member.id if member else None
+        entry = Entry(
+            tenant=tenant,
+            at=datetime.now(UTC),
+            actor=actor,
+            action="member.signed_in",
+            subject_type="Member",
+            subjects=[actor] if actor else [],
+            outcome=outcome,
+            origin=origin,
+        )
+        await self._recorder.record([entry])
 
     async def _forget_failures(self, tenant: TenantId, email: str) -> None:
         async with self._units.enter(tenant, None, write=True) as unit:

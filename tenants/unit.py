@@ -1,4 +1,7 @@
-"""The unit: one transaction of one tenant, with its viewer, keyring and clock. The only door to tenant data."""
+"""The unit: one transaction of one tenant, with its viewer, keyring and clock. The only door to tenant data.
+
+Events, audit entries and jobs of a change are written in its transaction; what a savepoint undoes, it undoes too.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -8,7 +11,9 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Row, bindparam, event, select, text
+import orjson
+from sqlalchemy import Row, Text, bindparam, event, select, text
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, UOWTransaction
 from sqlalchemy.sql.base import Executable
@@ -22,21 +27,51 @@ from crypto.keys import Purpose
 from crypto.transit import TransitKeys
 from crypto.values import Sealed, Secret
 from tenants.access import Role, grants_of
+from tenants.audits import Entry
 from tenants.database import Database, translated
 from tenants.documents import Document
 from tenants.errors import TenantNotReady, TenantSuspended, Unauthenticated
+from tenants.events import EventKind, checked
+from tenants.ids import new_id
+from tenants.jobs import Job, JobId, JobKind, JobState
 from tenants.keys import find_wrapped, open_keyring
+from tenants.origins import UNKNOWN, Origin
 from tenants.owned import Place, TenantOwned, places
 from tenants.subjects import Subject, fresh_secret
 from tenants.viewers import MemberId, TenantId, TenantState, Viewer
 
+A = TypeVar("A")
 D = TypeVar("D", bound=Document)
 O = TypeVar("O", bound=TenantOwned)  # noqa: E741  # an owned row
 
 _ENTER = text("SELECT * FROM coffer_enter(:tenant, :principal, :writes)").bindparams(
     bindparam("tenant", type_=Uuid), bindparam("principal", type_=Uuid), bindparam("writes", type_=Boolean)
 )
+# Both in one statement, so that telling of a change costs one round trip.
+_RECORD = text(
+    """
+    WITH facts AS (
+        INSERT INTO events (tenant_id, id, at, type, version, subject, fields, actor, request_id)
+        SELECT :tenant, e.id, :now, e.type, e.version, e.subject, e.fields, :actor, :request
+        FROM jsonb_to_recordset(:events) AS e (id uuid, type text, version smallint, subject uuid, fields text[])
+    )
+    INSERT INTO audit_entries
+        (tenant_id, id, at, actor, action, subject_type, subjects, fields, outcome, details, purpose, request_id)
+    SELECT :tenant, a.id, a.at, a.actor, a.action, a.subject_type, a.subjects, a.fields, a.outcome, a.details,
+        a.purpose, a.request_id
+    FROM jsonb_to_recordset(:entries) AS a (id uuid, at timestamptz, actor uuid, action text, subject_type text,
+        subjects uuid[], fields text[], outcome text, details json, purpose text, request_id text)
+    """
+).bindparams(
+    bindparam("tenant", type_=Uuid),
+    bindparam("now", type_=TIMESTAMP(timezone=True)),
+    bindparam("actor", type_=Uuid),
+    bindparam("request", type_=Text),
+    bindparam("events", type_=JSONB),
+    bindparam("entries", type_=JSONB),
+)
 _EPOCH_RACES = 3
+GUARD = "for a viewer, by rule"  # why the guard opens: what it opens leaves, and is recorded as disclosed
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +87,24 @@ class Unit:
     """Made by `Units.enter` alone. It has no commit: the block that entered it ends it."""
 
     def __init__(
-        self, session: AsyncSession, tenant: TenantState, viewer: Viewer, keyring: Keyring, now: datetime
+        self,
+        session: AsyncSession,
+        tenant: TenantState,
+        viewer: Viewer,
+        keyring: Keyring,
+        now: datetime,
+        origin: Origin = UNKNOWN,
     ) -> None:
         self.tenant = tenant
         self.viewer = viewer
         self.keyring = keyring
         self.now = now
+        self.origin = origin
         self.openings: list[Opening] = []
+        self.disclosed: dict[str, set[UUID]] = {}
+        self.enqueued: list[JobId] = []
+        self._events: list[dict[str, Any]] = []
+        self._entries: list[Entry] = []
         self._session = session
         self._turn = asyncio.Lock()
         self._secrets: dict[UUID, bytes] = {}
@@ -86,8 +132,88 @@ class Unit:
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
         """What happens inside is undone alone if the block raises."""
-        async with translated(), self._session.begin_nested():
-            yield
+        marks = [(pending, len(pending)) for pending in (self.enqueued, self._events, self._entries)]
+        try:
+            async with translated(), self._session.begin_nested():
+                yield
+        except BaseException:
+            for pending, length in marks:
+                del pending[length:]
+            raise
+
+    def publish(self, kind: EventKind, subjects: Sequence[UUID], fields: Iterable[str] = ()) -> None:
+        """Tell what happened to each subject, and enter it into the audit log, when this unit commits."""
+        names = checked(kind, fields)
+        self._events += [
+            {"id": new_id(), "type": kind.name, "version": kind.version, "subject": subject, "fields": names}
+            for subject in subjects
+        ]
+        self.audit(kind.name, subject_type=kind.subject, subjects=subjects, fields=names)
+
+    def audit(self, action: str, **what: Any) -> None:
+        """Enter an act of this viewer into the audit log when this unit commits; `what` as `Entry` takes it."""
+        entry = Entry(
+            tenant=self.tenant.id, at=self.now, actor=self.viewer.principal, action=action, origin=self.origin, **what
+        )
+        self._entries.append(entry)
+
+    async def enqueue(
+        self,
+        kind: JobKind[A],
+        arguments: A,
+        *,
+        once: str | None = None,
+        total: int | None = None,
+        due_at: datetime | None = None,
+        job: JobId | None = None,
+    ) -> JobId:
+        """Write a job that runs once this unit has committed, under the rights its viewer has by then.
+
+        With `once` at most one such job is open: the id of the one that is, is returned.
+        """
+        row = {
+            "tenant_id": self.tenant.id,
+            "id": job or new_id(),
+            "kind": kind.name,
+            "state": JobState.READY,
+            "priority": kind.priority,
+            "arguments": kind.dump(arguments),
+            "once": once,
+            "total": total,
+            "due_at": due_at or self.now,
+            "principal": self.viewer.principal,
+            "request_id": self.origin.request_id,
+            "trace": self.origin.trace,
+            "created_at": self.now,
+        }
+        statement = insert(Job).values(row).on_conflict_do_nothing().returning(Job.id)
+        while not (made := await self.scalars(statement)):
+            waiting = select(Job.id).where(
+                Job.tenant_id == self.tenant.id, Job.kind == kind.name, Job.once == once, Job.ended_at.is_(None)
+            )
+            if open_ := await self.scalars(waiting):
+                return JobId(open_[0])
+        self.enqueued.append(JobId(made[0]))
+        return JobId(made[0])
+
+    def disclose(self, kind: str, records: Iterable[UUID]) -> None:
+        """Note that personal values of these records are about to leave; `kind` is their GraphQL type."""
+        self.disclosed.setdefault(kind, set()).update(records)
+
+    async def record(self) -> None:
+        """Write the pending events and audit entries; done before the commit by whoever entered the unit."""
+        if self._events or self._entries:
+            await self.flush()
+            parameters = {
+                "tenant": self.tenant.id,
+                "now": self.now,
+                "actor": self.viewer.principal,
+                "request": self.origin.request_id,
+                "events": _plain(self._events),
+                "entries": _plain([entry.row() for entry in self._entries]),
+            }
+            await self.run(_RECORD.bindparams(**parameters))
+            self._events, self._entries = [], []
 
     def new_subject(self, subject: UUID) -> None:
         """Give a new person, or the tenant itself, the secret that seals its values."""
@@ -147,8 +273,13 @@ def _replace(row: TenantOwned, column: str, sealed: Sealed) -> None:
     row.__dict__[column] = sealed
 
 
+def _plain(rows: list[dict[str, Any]]) -> Any:
+    """As JSON has it: ids and moments as text."""
+    return orjson.loads(orjson.dumps(rows))
+
+
 class Units:
-    """Opens units. `now` is the clock of every unit it opens."""
+    """Opens units. `now` is the clock of every unit it opens; `ring` is told of each job once it has committed."""
 
     def __init__(
         self,
@@ -156,14 +287,18 @@ class Units:
         keys: TransitKeys,
         cache: KeyringCache,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        ring: Callable[[TenantId, JobId], None] = lambda _tenant, _job: None,
     ) -> None:
         self._database = database
         self._keys = keys
         self._cache = cache
         self._now = now
+        self._ring = ring
 
     @asynccontextmanager
-    async def enter(self, tenant: TenantId, principal: MemberId | None, *, write: bool) -> AsyncIterator[Unit]:
+    async def enter(
+        self, tenant: TenantId, principal: MemberId | None, *, write: bool, origin: Origin = UNKNOWN
+    ) -> AsyncIterator[Unit]:
         """One transaction of `tenant` as `principal` (None: the house itself).
 
         No connection is held while a cold keyring waits for the key store. Raises `Unauthenticated` for an unknown
@@ -178,8 +313,12 @@ class Units:
                     continue
                 if write:
                     ring.active_version(Purpose.DEK)
-                yield Unit(session, state, viewer, ring, self._now())
-                return
+                unit = Unit(session, state, viewer, ring, self._now(), origin)
+                yield unit
+                await unit.record()
+            for job in unit.enqueued:
+                self._ring(tenant, job)
+            return
         raise KeyUnavailable
 
     async def _open(self, tenant: TenantId) -> Keyring:

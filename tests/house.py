@@ -118,6 +118,7 @@ def settings_for(server: Postgres, database: str, vault: Vault, **changes: Any) 
         "mode": Mode.DEVELOPMENT,
         "database_url": server.url("coffer_app", database, scheme="postgresql+asyncpg"),
         "platform_database_url": server.url("coffer_platform", database, scheme="postgresql+asyncpg"),
+        "recorder_database_url": server.url("coffer_recorder", database, scheme="postgresql+asyncpg"),
         "owner_database_url": server.url("coffer_owner", database, scheme="postgresql+asyncpg"),
         "vault_address": vault.bao.address,
         "vault_ca_file": None,

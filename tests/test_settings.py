@@ -7,6 +7,7 @@ from settings import Mode, SettingsError, read
 COMPLETE = {
     "COFFER_DATABASE_URL": "postgresql://coffer_app:secret@127.0.0.1/coffer",
     "COFFER_PLATFORM_DATABASE_URL": "postgresql://coffer_platform:secret@127.0.0.1/coffer",
+    "COFFER_RECORDER_DATABASE_URL": "postgresql://coffer_recorder:secret@127.0.0.1/coffer",
     "COFFER_VAULT_ADDR": "https://vault.example.org:8200",
     "COFFER_VAULT_API_ROLE_ID": "role",
     "COFFER_VAULT_API_SECRET_ID": "hidden",

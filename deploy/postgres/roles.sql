@@ -1,7 +1,8 @@
--- The three roles Coffer uses. Run it as a superuser, as often as you like: psql -f deploy/postgres/roles.sql
+-- The four roles Coffer uses. Run it as a superuser, as often as you like: psql -f deploy/postgres/roles.sql
 --   coffer_owner     owns the schema and migrates it; never serves a request
 --   coffer_app       serves requests and jobs; owns nothing, row security binds it
---   coffer_platform  sees tenants and issuers, and of jobs and events only ids, state and lease
+--   coffer_platform  sees tenants and issuers, and of jobs and events only ids, kind, state and lease
+--   coffer_recorder  adds entries to the audit log and can neither read nor change one
 -- No password is set here: `\password coffer_app` in psql does that, or pg_hba.conf admits them by certificate.
 -- Rights on tables and schemas are the migrations' affair.
 
@@ -13,7 +14,7 @@ BEGIN
     -- roles belong to the whole server: two databases being set up at once would fail on the same catalogue row
     PERFORM pg_advisory_xact_lock(hashtext('coffer roles'));
 
-    FOREACH name IN ARRAY ARRAY['coffer_owner', 'coffer_app', 'coffer_platform'] LOOP
+    FOREACH name IN ARRAY ARRAY['coffer_owner', 'coffer_app', 'coffer_platform', 'coffer_recorder'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name) THEN
             EXECUTE format('CREATE ROLE %I LOGIN NOINHERIT', name);  -- every other attribute is off by default
         END IF;

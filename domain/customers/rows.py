@@ -13,7 +13,7 @@ from crypto.keyring import SealedCell
 from domain.customers.fields import ExternalId, Guarded, Note, Profile
 from tenants.documents import Document
 from tenants.owned import Backup, TenantOwned, clear, places, sealed
-from tenants.unit import Unit
+from tenants.unit import GUARD, Unit
 
 
 class Customer(TenantOwned, backup=Backup.DATA, rights="SELECT INSERT UPDATE DELETE"):
@@ -106,15 +106,19 @@ class CustomerView:
 class Batch:
     """Customers that were read together. Each sealed column of all of them is opened at most once."""
 
-    __slots__ = ("_documents", "_rows", "_unit", "views")
+    __slots__ = ("_documents", "_is_disclosed", "_rows", "_unit", "views")
 
     def __init__(self, unit: Unit, rows: Sequence[Any]) -> None:
         self._unit = unit
         self._rows = rows
         self._documents: dict[str, list[Document | None]] = {}
+        self._is_disclosed = False
         self.views = [CustomerView(row, self, position) for position, row in enumerate(rows)]
 
     def documents(self, column: str, why: str) -> list[Document | None]:
+        if why == GUARD and not self._is_disclosed:
+            self._is_disclosed = True
+            self._unit.disclose("Customer", [row.id for row in self._rows])
         opened = self._documents.get(column)
         if opened is None:
             opened = self._documents[column] = self._open(column, why)

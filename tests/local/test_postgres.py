@@ -13,7 +13,7 @@ import pytest
 from local.errors import LocalServiceError
 from local.postgres import Postgres, create_roles_and_database, postgres
 
-ROLES = ["coffer_app", "coffer_owner", "coffer_platform"]
+ROLES = ["coffer_app", "coffer_owner", "coffer_platform", "coffer_recorder"]
 RUN = """
 import sys
 from pathlib import Path

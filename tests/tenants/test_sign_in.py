@@ -29,7 +29,7 @@ class Door:
     def __init__(self, house: House, slug: str) -> None:
         self.house, self.slug, self.now = house, slug, datetime.now(UTC)
         units = Units(house.api.database, house.api.keys, KeyringCache(), now=lambda: self.now)
-        self.sign_ins = SignIns(units, house.api.platform, house.api.passwords)
+        self.sign_ins = SignIns(units, house.api.platform, house.api.passwords, house.api.recorder)
 
     async def knock(self, email: str, said: str = "not the password") -> Credential | CofferError:
         try:

@@ -1,0 +1,97 @@
+"""Events: past facts, written with the change they tell of; names of fields, never values.
+
+The catalogue is what is declared with `EventKind`: a type that nobody declared can't be published.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Index, SmallInteger, Text, Uuid, text
+from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP
+from sqlalchemy.orm import Mapped
+
+from tenants.owned import Backup, TenantOwned, clear
+
+KEPT = timedelta(days=30)
+_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
+_kinds: dict[str, "EventKind"] = {}
+KINDS: Mapping[str, "EventKind"] = MappingProxyType(_kinds)
+
+
+@dataclass(frozen=True, slots=True)
+class EventKind:
+    """A type of event, such as ``customer.updated``; its name and the meaning of a `version` never change.
+
+    `subject` is the GraphQL type of what changed, `fields` the names that may stand in an event's `fields`.
+    """
+
+    name: str
+    subject: str
+    meaning: str
+    fields: frozenset[str] = field(default_factory=frozenset)
+    version: int = 1
+
+    def __post_init__(self) -> None:
+        if self.name in _kinds:
+            raise TypeError(f"the event {self.name} is declared twice")
+        _kinds[self.name] = self
+
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema (2020-12) of the thin payload."""
+        text_, names = {"type": "string"}, {"enum": sorted(self.fields)}
+        properties: dict[str, Any] = {
+            "id": {**text_, "format": "uuid"},
+            "type": {"const": self.name},
+            "version": {"const": self.version},
+            "at": {**text_, "format": "date-time"},
+            "subject": {
+                "type": "object",
+                "properties": {"type": {"const": self.subject}, "id": text_},
+                "required": ["type", "id"],
+            },
+            "fields": {"type": "array", "items": names if self.fields else text_, "uniqueItems": True},
+        }
+        return {
+            "$schema": _SCHEMA,
+            "title": self.name,
+            "description": self.meaning,
+            "type": "object",
+            "properties": properties,
+            "required": list(properties),
+        }
+
+
+class Event(TenantOwned, backup=Backup.NEVER, rights="SELECT INSERT DELETE", fleet="tenant_id id xid"):
+    """`xid` is the transaction that wrote it: what ended before the oldest one still running is complete."""
+
+    __tablename__ = "events"
+    __table_args__ = (
+        Index(
+            "ix_events_feed", "xid", "id", info={"fleet": "one reader per process follows the events of all tenants"}
+        ),
+        Index("ix_events_at", "tenant_id", "at"),
+    )
+
+    id: Mapped[UUID] = clear("made at random", primary_key=True)
+    xid: Mapped[int] = clear(
+        "orders events by commit", BigInteger, server_default=text("pg_current_xact_id()::text::bigint")
+    )
+    at: Mapped[datetime] = clear("when it happened", TIMESTAMP(timezone=True))
+    type: Mapped[str] = clear("a name of the catalogue", Text)
+    version: Mapped[int] = clear("of the type's schema", SmallInteger)
+    subject: Mapped[UUID] = clear("a random id")
+    fields: Mapped[list[str]] = clear("names of fields, never values", ARRAY(Text))
+    actor: Mapped[UUID | None] = clear("a member's random id", Uuid, nullable=True)
+    request_id: Mapped[str | None] = clear("finds the request in logs", Text, nullable=True)
+
+
+def checked(kind: EventKind, fields: Iterable[str]) -> list[str]:
+    """The fields in order. Raises TypeError for a name that is not of the kind: values can't slip in as names."""
+    names = sorted(set(fields))
+    if unknown := set(names) - kind.fields:
+        raise TypeError(f"{kind.name} declares no field {sorted(unknown)[0]!r}")
+    return names

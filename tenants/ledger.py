@@ -1,0 +1,212 @@
+"""What workers do with the table of jobs: find what is due, lease it, keep the lease, move on, end it.
+
+Each act is a short transaction of its own, of the job's tenant, and needs no key: a job of a tenant without keys, or of
+one whose key store is away, is led as well. The fence, which grows with every lease, makes a worker that lost its lease
+unable to write: whatever it does commits together with `moved`, or not at all.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import JSON, BigInteger, Integer, Text, bindparam, text
+from sqlalchemy.dialects.postgresql import INTERVAL
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.types import Uuid
+
+from tenants.database import Database
+from tenants.errors import LeaseLost
+from tenants.jobs import DEATHS, JobId, JobState, Wish
+from tenants.unit import Unit
+from tenants.viewers import MemberId, TenantId
+
+LEASE = timedelta(seconds=10)  # a worker that does not beat for so long is dead
+_TENANT, _JOB = bindparam("tenant", type_=Uuid), bindparam("job", type_=Uuid)
+_SCOPE = text("SELECT coffer_enter(:tenant, NULL, false)").bindparams(_TENANT)
+# By priority; then whose tenant has the fewest running; then the oldest. One step per tenant that waits, not per job.
+_DUE = text(
+    """
+    WITH RECURSIVE waiting (tenant_id) AS (
+        (SELECT tenant_id FROM jobs WHERE state = 'READY' ORDER BY tenant_id LIMIT 1)
+        UNION ALL
+        SELECT (SELECT j.tenant_id FROM jobs j WHERE j.state = 'READY' AND j.tenant_id > w.tenant_id
+                ORDER BY j.tenant_id LIMIT 1)
+        FROM waiting w WHERE w.tenant_id IS NOT NULL
+    )
+    SELECT w.tenant_id, f.id FROM waiting w
+    CROSS JOIN LATERAL (
+        SELECT j.id, j.priority, j.due_at FROM jobs j
+        WHERE j.tenant_id = w.tenant_id AND j.state = 'READY' AND j.due_at <= now()
+        ORDER BY j.priority, j.due_at, j.id LIMIT :each
+    ) f
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS running FROM jobs j WHERE j.tenant_id = w.tenant_id AND j.state = 'RUNNING'
+    ) r
+    ORDER BY f.priority, r.running, f.due_at, f.id LIMIT :most
+    """
+).bindparams(bindparam("each", type_=Integer), bindparam("most", type_=Integer))
+_DEAD = text("SELECT tenant_id, id FROM jobs WHERE state = 'RUNNING' AND lease_until < now() LIMIT :most")
+# A lease that ran out is a worker that died of it: counted here, before anything is tried again.
+_CLAIM = text(
+    f"""
+    UPDATE jobs SET
+        state = CASE WHEN state = 'RUNNING' AND deaths + 1 >= {DEATHS} THEN 'PARKED' ELSE 'RUNNING' END,
+        lease_until = CASE WHEN state = 'RUNNING' AND deaths + 1 >= {DEATHS} THEN NULL ELSE now() + :lease END,
+        ended_at = CASE WHEN state = 'RUNNING' AND deaths + 1 >= {DEATHS} THEN now() END,
+        reason = CASE WHEN state = 'RUNNING' AND deaths + 1 >= {DEATHS} THEN 'WORKER_DIED' ELSE reason END,
+        deaths = deaths + CASE WHEN state = 'RUNNING' THEN 1 ELSE 0 END,
+        attempt = attempt + 1, fence = fence + 1, worker = :worker, started_at = coalesce(started_at, now())
+    WHERE tenant_id = :tenant AND id = (
+        SELECT id FROM jobs WHERE tenant_id = :tenant AND id = :job
+        AND (state = 'READY' AND due_at <= now() OR state = 'RUNNING' AND lease_until < now())
+        FOR UPDATE SKIP LOCKED
+    )
+    RETURNING *, pg_notify('coffer_jobs', tenant_id || '/' || id)
+    """  # noqa: S608  # a number of ours
+).bindparams(_TENANT, _JOB, bindparam("lease", type_=INTERVAL), bindparam("worker", type_=Text))
+_TAKEN = _CLAIM.columns(arguments=JSON, cursor=JSON)
+_HELD = "tenant_id = :tenant AND id = :job AND fence = :fence AND state = 'RUNNING'"
+_TOLD = "pg_notify('coffer_jobs', tenant_id || '/' || id)"
+_FENCE = bindparam("fence", type_=Integer)
+_BEAT = text(f"UPDATE jobs SET lease_until = now() + :lease WHERE {_HELD} RETURNING wish").bindparams(  # noqa: S608
+    _TENANT, _JOB, _FENCE, bindparam("lease", type_=INTERVAL)
+)
+_MOVED = text(
+    f"""
+    UPDATE jobs SET cursor = :cursor, done = :done, total = :total, moved_at = now(), lease_until = now() + :lease
+    WHERE {_HELD} RETURNING wish, {_TOLD}
+    """  # noqa: S608
+).bindparams(
+    *(_TENANT, _JOB, _FENCE, bindparam("lease", type_=INTERVAL), bindparam("cursor", type_=JSON(none_as_null=True))),
+    *(bindparam("done", type_=BigInteger), bindparam("total", type_=BigInteger)),
+)
+_ENDED = text(
+    f"""
+    UPDATE jobs SET state = :state, reason = :reason, result = coalesce(:result, result), lease_until = NULL,
+        ended_at = CASE WHEN :state IN ('DONE', 'PARKED', 'CANCELLED') THEN now() END,
+        due_at = now() + :delay, wish = NULL, moved_at = now()
+    WHERE {_HELD} RETURNING {_TOLD}
+    """  # noqa: S608
+).bindparams(
+    *(_TENANT, _JOB, _FENCE, bindparam("state", type_=Text), bindparam("reason", type_=Text)),
+    *(bindparam("result", type_=JSON(none_as_null=True)), bindparam("delay", type_=INTERVAL)),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """A job in this worker's hands, as it stood when it was taken or last moved."""
+
+    tenant: TenantId
+    job: JobId
+    kind: str
+    arguments: Mapping[str, Any]
+    fence: int
+    attempt: int
+    cursor: Any
+    done: int
+    total: int | None
+    principal: MemberId | None
+    request_id: str | None
+    trace: str | None
+
+
+class Ledger:
+    """`app` is the serving role, one transaction of one tenant at a time; `platform` sees ids of all tenants."""
+
+    def __init__(self, app: Database, platform: Database, worker: str, lease: timedelta = LEASE) -> None:
+        self._app = app
+        self._platform = platform
+        self._worker = worker
+        self.lease = lease
+
+    async def due(self, most: int = 10, each: int = 1) -> list[tuple[TenantId, JobId]]:
+        """What should run now, fairest first; at most `each` of one tenant."""
+        async with self._platform.session(write=False) as session:
+            rows = (await session.execute(_DUE, {"most": most, "each": each})).all()
+        return [(TenantId(row.tenant_id), JobId(row.id)) for row in rows]
+
+    async def dead(self, most: int = 100) -> list[tuple[TenantId, JobId]]:
+        """Jobs whose worker stopped beating."""
+        async with self._platform.session(write=False) as session:
+            rows = (await session.execute(_DEAD, {"most": most})).all()
+        return [(TenantId(row.tenant_id), JobId(row.id)) for row in rows]
+
+    async def claim(self, tenant: TenantId, job: JobId) -> Lease | None:
+        """None where the job is not due, is in other hands, or was parked because it killed its third worker."""
+        async with self._tenant(tenant) as session:
+            parameters = {"tenant": tenant, "job": job, "lease": self.lease, "worker": self._worker}
+            row = (await session.execute(_TAKEN, parameters)).one_or_none()
+        if row is None or row.state != JobState.RUNNING:
+            return None
+        return Lease(
+            tenant=tenant,
+            job=job,
+            kind=row.kind,
+            arguments=row.arguments,
+            fence=row.fence,
+            attempt=row.attempt,
+            cursor=row.cursor,
+            done=row.done,
+            total=row.total,
+            principal=row.principal,
+            request_id=row.request_id,
+            trace=row.trace,
+        )
+
+    async def beat(self, lease: Lease) -> Wish | None:
+        """Keep the lease; tells what somebody asked of the job meanwhile. Raises `LeaseLost`."""
+        async with self._tenant(lease.tenant) as session:
+            row = (await session.execute(_BEAT, _held(lease) | {"lease": self.lease})).one_or_none()
+        return _wish(row)
+
+    async def end(
+        self,
+        lease: Lease,
+        state: JobState,
+        *,
+        reason: str | None = None,
+        result: Any = None,
+        delay: timedelta = timedelta(),
+    ) -> None:
+        """Give the job up: ended, PAUSED, or READY again after `delay`. Raises `LeaseLost`."""
+        parameters = _held(lease) | {"state": state, "reason": reason, "result": result, "delay": delay}
+        async with self._tenant(lease.tenant) as session:
+            if (await session.execute(_ENDED, parameters)).one_or_none() is None:
+                raise LeaseLost
+
+    @asynccontextmanager
+    async def _tenant(self, tenant: TenantId) -> AsyncIterator[AsyncSession]:
+        async with self._app.session(write=True) as session:
+            await session.execute(_SCOPE, {"tenant": tenant})
+            yield session
+
+
+async def moved(
+    unit: Unit, lease: Lease, held: timedelta, *, cursor: Any, done: int, total: int | None
+) -> tuple[Lease, Wish | None]:
+    """Commit a step's work and where the next one begins together. Raises `LeaseLost`, which undoes the step."""
+    parameters = _held(lease) | {"lease": held, "cursor": cursor, "done": done, "total": total}
+    rows = await unit.rows(_MOVED.bindparams(**parameters))
+    wish = _wish(rows[0] if rows else None)
+    return replace(lease, cursor=cursor, done=done, total=total), wish
+
+
+async def ended(unit: Unit, lease: Lease, *, result: Any = None) -> None:
+    """Commit the last step's work and the job's end together. Raises `LeaseLost`, which undoes the step."""
+    parameters = _held(lease) | {"state": JobState.DONE, "reason": None, "result": result, "delay": timedelta()}
+    if not await unit.rows(_ENDED.bindparams(**parameters)):
+        raise LeaseLost
+
+
+def _held(lease: Lease) -> dict[str, UUID | int]:
+    return {"tenant": lease.tenant, "job": lease.job, "fence": lease.fence}
+
+
+def _wish(row: Any) -> Wish | None:
+    if row is None:
+        raise LeaseLost
+    return None if row.wish is None else Wish(row.wish)

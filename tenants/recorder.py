@@ -1,0 +1,66 @@
+"""Records what must be on record before an answer leaves, or although its transaction is undone.
+
+One writer per process, in a database role that may add audit entries and do nothing else. Those who ask while a commit
+is on its way share the next one.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import cast
+
+from sqlalchemy import Table, insert
+from sqlalchemy.exc import SQLAlchemyError
+
+from crypto.errors import CofferError
+from tenants.audits import AuditEntry, Entry
+from tenants.database import Database
+from tenants.errors import AuditUnavailable
+
+PATIENCE = 5.0  # seconds
+_entries = cast(Table, AuditEntry.__table__)
+
+
+class Recorder:
+    """For one event loop; `database` connects as `coffer_recorder`."""
+
+    def __init__(self, database: Database, patience: float = PATIENCE) -> None:
+        self._database = database
+        self._patience = patience
+        self._waiting: list[tuple[Sequence[Entry], asyncio.Future[None]]] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    async def record(self, entries: Sequence[Entry]) -> None:
+        """Returns once the entries have committed. Raises `AuditUnavailable`; then nothing may be let out."""
+        written = asyncio.get_running_loop().create_future()
+        self._waiting.append((entries, written))
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write())
+        try:
+            await asyncio.wait_for(written, self._patience)
+        except TimeoutError:
+            raise AuditUnavailable from None
+
+    async def close(self) -> None:
+        """Let what is on its way commit; the database is its giver's to close."""
+        if self._writer is not None:
+            await asyncio.wait([self._writer], timeout=self._patience)
+
+    async def _write(self) -> None:
+        while self._waiting:
+            group, self._waiting = self._waiting, []
+            try:
+                await self._commit([entry for entries, _ in group for entry in entries])
+            except (CofferError, SQLAlchemyError):
+                _settle(group, AuditUnavailable())
+            else:
+                _settle(group, None)
+
+    async def _commit(self, entries: Sequence[Entry]) -> None:
+        async with self._database.connection() as connection:
+            await connection.execute(insert(_entries), [entry.row() for entry in entries])
+
+
+def _settle(group: "list[tuple[Sequence[Entry], asyncio.Future[None]]]", error: AuditUnavailable | None) -> None:
+    for _, written in group:
+        if not written.done():  # whoever asked may have gone
+            written.set_result(None) if error is None else written.set_exception(error)
