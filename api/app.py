@@ -12,9 +12,10 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from api import graphiql, guard
+from api.conversations import SocketLimits
 from api.documents import Documents
 from api.http import GraphQLEndpoint
 from api.identity import Identities
@@ -22,7 +23,9 @@ from api.limits import Limits
 from api.operation import Operations
 from api.schema import build
 from api.services import Services
+from api.streams import Streams
 from api.tokens import AccessTokens
+from api.websocket import GraphQLSocket
 from crypto.cache import KeyringCache
 from crypto.errors import CofferError
 from crypto.transit import TransitKeys
@@ -30,10 +33,12 @@ from domain import imports  # noqa: F401  # its table is part of what the catalo
 from settings import Mode, Settings
 from tenants import catalogue, chains  # noqa: F401  # likewise
 from tenants.database import Database
+from tenants.feeds import Feed
 from tenants.passwords import Passwords
 from tenants.recorder import Recorder
 from tenants.sign_in import SignIns
 from tenants.unit import Units
+from tenants.viewers import Credential
 
 _HEADERS = ["authorization", "coffer-purpose", "content-type", "idempotency-key", "traceparent", "x-request-id"]
 
@@ -44,7 +49,8 @@ class Api:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.database = Database(settings.database_url, pool_size=settings.pool_size)
-        self.platform = Database(settings.platform_database_url, pool_size=2)
+        self.platform = Database(settings.platform_database_url, pool_size=3)  # the feed holds one
+        self.feed = Feed(self.platform)
         self.recording = Database(settings.recorder_database_url, pool_size=1)
         self.recorder = Recorder(self.recording)
         role = settings.api_role
@@ -58,9 +64,9 @@ class Api:
         self.units = Units(self.database, self.keys, KeyringCache(ttl=settings.key_ttl_seconds))
         self.passwords = Passwords()
         self.tokens = AccessTokens(self.keys, settings.signing_key, settings.issuer)
-        self.app = Starlette(routes=self._routes(), middleware=_cors(settings), lifespan=self._lifespan)
+        self.app = Starlette(routes=self._routes(settings), middleware=_cors(settings), lifespan=self._lifespan)
 
-    def _routes(self) -> list[BaseRoute]:
+    def _routes(self, settings: Settings) -> list[BaseRoute]:
         schema, _ = build()
         services = Services(
             SignIns(self.units, self.platform, self.passwords, self.recorder),
@@ -69,16 +75,27 @@ class Api:
             disclosure=partial(guard.disclosure, schema),
             wholes=guard.wholes(schema),
             recorder=self.recorder,
+            feed=self.feed,
         )
-        is_open = self.settings.mode is Mode.DEVELOPMENT
-        endpoint = GraphQLEndpoint(
-            Documents(schema, Limits()),
-            Operations(schema, self.units, services).execute,
-            Identities(self.tokens).identify,
-            may_introspect=lambda credential: is_open or credential is not None,
+        is_open = settings.mode is Mode.DEVELOPMENT
+        documents, operations = Documents(schema, Limits()), Operations(schema, self.units, services)
+        identities = Identities(self.tokens)
+
+        def may_introspect(credential: Credential | None) -> bool:
+            return is_open or credential is not None
+
+        self.socket = GraphQLSocket(
+            documents,
+            identify=identities.prove,
+            execute=operations.execute,
+            subscribe=Streams(schema, operations).subscribe,
+            may_introspect=may_introspect,
+            origins=settings.cors_origins,
+            limits=SocketLimits(),
         )
         routes: list[BaseRoute] = [
-            Route("/graphql", endpoint),
+            Route("/graphql", GraphQLEndpoint(documents, operations.execute, identities.identify, may_introspect)),
+            WebSocketRoute("/graphql", self.socket),
             Route("/.well-known/jwks.json", self._jwks),
             Route("/livez", _alive),
             Route("/readyz", self._ready),
@@ -98,6 +115,8 @@ class Api:
         await catalogue.refuse_unsafe(self.database, catalogue.APP)
 
     async def close(self) -> None:
+        await self.socket.close()
+        await self.feed.close()
         self.passwords.close()
         await self.keys.close()
         await self.database.close()

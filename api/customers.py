@@ -8,7 +8,6 @@ from datetime import date, datetime
 from typing import Annotated, Any, TypeVar, cast
 from uuid import UUID
 
-import orjson
 import strawberry
 from strawberry import UNSET, Info
 
@@ -23,7 +22,7 @@ from api.directives import (
     writes,
 )
 from api.members import Member, members_of
-from api.operation import Operation
+from api.operation import Operation, fingerprint, key_of
 from api.paging import Connection, Node, UserError, cursor, local_id, user_errors, window
 from api.tags import Tag, tags_of
 from domain import customers, normalise, outcomes
@@ -292,7 +291,7 @@ async def _answered(
 async def _once(
     info: Info[Operation], request: Mapping[str, Any], change: Callable[[], Awaitable[CustomerView]]
 ) -> CustomerView:
-    unit, key, said = info.context.unit, _key(info), _fingerprint(info, request)
+    unit, key, said = info.context.unit, key_of(info), fingerprint(info, request)
     kept = await outcomes.find(unit, key, said) if key else None
     if kept is not None:
         return await customers.get(unit, UUID(kept["customer"]))
@@ -303,7 +302,7 @@ async def _once(
 
 
 async def _created(info: Info[Operation], rows: list[dict[str, Any]]) -> list[CustomerView | Refused]:
-    unit, key, said = info.context.unit, _key(info), _fingerprint(info, rows)
+    unit, key, said = info.context.unit, key_of(info), fingerprint(info, rows)
     kept = await outcomes.find(unit, key, said) if key else None
     if kept is not None:
         return await _replayed(unit, kept["rows"])
@@ -328,17 +327,6 @@ async def _replayed(unit: Unit, kept: list[Any]) -> list[CustomerView | Refused]
         else Refused([domain_errors.UserError(code, tuple(path), message) for code, path, message in each])
         for each in kept
     ]
-
-
-def _key(info: Info[Operation]) -> str | None:
-    """A request may hold several mutations, so the client's key is told apart by the answer it is for."""
-    key = info.context.request.idempotency_key
-    return None if key is None else f"{info.path.key}:{key}"
-
-
-def _fingerprint(info: Info[Operation], request: Any) -> bytes:
-    """The mutation's name counts: to archive and to restore a customer take the same input."""
-    return orjson.dumps([info.field_name, request], option=orjson.OPT_SORT_KEYS)
 
 
 def _given(input_: Any) -> dict[str, Any]:

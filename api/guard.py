@@ -31,10 +31,12 @@ from api.directives import (
     Searches,
     Writes,
     customer_field,
+    label,
     one_of,
 )
 from api.operation import Operation
 from domain import rules
+from domain.customers import CLEAR_WRITES
 from domain.errors import Forbidden
 from tenants.access import Level, Permission
 from tenants.errors import Unauthenticated
@@ -47,15 +49,8 @@ Check = Callable[[Viewer | None], bool]
 _DEFINITION = GraphQLCoreConverter.DEFINITION_BACKREF
 _INTERNAL = ("__",)
 
-# Clear fields of a customer and the permission to write them; personal ones go by their class.
-_CLEAR_WRITES = {
-    "Customer.stage": Permission.CUSTOMERS_STAGE,
-    "Customer.tagIds": Permission.CUSTOMERS_CLASSIFY,
-    "Customer.language": Permission.CUSTOMERS_CLASSIFY,
-    "Customer.source": Permission.CUSTOMERS_CLASSIFY,
-    "Customer.region": Permission.CUSTOMERS_CLASSIFY,
-    "Customer.ownerId": Permission.CUSTOMERS_HAND_OVER,
-    "Tag.name": Permission.TAGS_MANAGE,
+_CLEAR_WRITES = {label(name): permission for name, permission in CLEAR_WRITES.items()} | {
+    "Tag.name": Permission.TAGS_MANAGE
 }
 _CLEAR_SEARCHES = frozenset(
     f"Customer.{name}"
@@ -89,6 +84,8 @@ def install(schema: GraphQLSchema) -> None:
     for kind in _own_types(schema):
         if isinstance(kind, GraphQLObjectType):
             for field in kind.fields.values():
+                if kind is schema.subscription_type:
+                    field.subscribe = _subscribing(field)
                 field.resolve = _guarded(field, is_mutation=kind is schema.mutation_type)
 
 
@@ -183,6 +180,14 @@ def _guarded(field: GraphQLField, *, is_mutation: bool) -> Resolve:
     if isinstance(rule, Requires):
         return _requiring(rule.permission, resolve, check)
     return _checked(resolve, check) if check else resolve
+
+
+def _subscribing(field: GraphQLField) -> Resolve:
+    """Decided when the stream opens, and again for each event: `load` makes the answer of the source's id."""
+    rule, check = rule_of(field), _check_of(field)
+    load, subscribe = field.extensions[_DEFINITION].metadata["load"], cast(Resolve, field.subscribe)
+    field.resolve = load
+    return _requiring(cast(Requires, rule).permission, subscribe, check)
 
 
 def _attribute(name: str) -> Resolve:

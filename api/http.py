@@ -30,7 +30,8 @@ Identify = Callable[[Request], Awaitable[Any]]
 class GraphQLEndpoint:
     """An ASGI application for one path; `identify` may raise any CofferError, UNAUTHENTICATED becomes 401.
 
-    `execute` gets what `identify` returned and answers with a result; a CofferError it raises is a request error.
+    `execute` gets what `identify` returned and answers with a result. A CofferError it raises is a request error, but
+    for UNAUTHENTICATED, which becomes 401 here too.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class GraphQLEndpoint:
             sent.query, sent.operation_name, sent.variables, may_introspect=may_introspect
         )
         _check_kind(prepared, sent.method)
-        result = await self._executed(prepared, sent, viewer)
+        result = await self._executed(request, prepared, sent, viewer)
         if result.errors and not may_introspect:
             result.errors = [without_suggestions(error) for error in result.errors]
         return reply.result(result)
@@ -78,18 +79,25 @@ class GraphQLEndpoint:
         try:
             return await self._identify(request)
         except CofferError as error:
-            status = _status_of(error.code, error.retryable)
-            raise HTTPRefused(status, _located(error), _challenge(error, request)) from error
+            raise _refused(error, request) from error
 
-    async def _executed(self, prepared: Prepared, sent: GraphQLRequest, viewer: Any) -> ExecutionResult:
+    async def _executed(
+        self, request: Request, prepared: Prepared, sent: GraphQLRequest, viewer: Any
+    ) -> ExecutionResult:
         try:
             return await self._execute(prepared, sent, viewer)
         except CofferError as error:
+            if error.code == "UNAUTHENTICATED":  # only the unit tells that whom a good token names is gone
+                raise _refused(error, request) from error
             return ExecutionResult(None, [_located(error)])
 
 
 def _located(error: CofferError) -> GraphQLError:
     return GraphQLError(error.message, original_error=error)
+
+
+def _refused(error: CofferError, request: Request) -> HTTPRefused:
+    return HTTPRefused(_status_of(error.code, error.retryable), _located(error), _challenge(error, request))
 
 
 def _challenge(error: CofferError, request: Request) -> dict[str, str]:

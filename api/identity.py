@@ -1,5 +1,8 @@
-"""From an HTTP request to a credential: what the Authorization header proves, and nothing of rights."""
+"""From an Authorization header to a credential: what it proves, and nothing of rights."""
 
+from collections.abc import Sequence
+
+import jwt
 from starlette.requests import Request
 
 from api.tokens import AccessTokens
@@ -13,10 +16,23 @@ class Identities:
 
     async def identify(self, request: Request) -> Credential | None:
         """None without an Authorization header. Raises `Unauthenticated` for one that is not a valid bearer token."""
-        headers = request.headers.getlist("authorization")
-        if not headers:
+        token = _bearer(request.headers.getlist("authorization"))
+        return None if token is None else await self._tokens.verify(token)
+
+    async def prove(self, authorizations: Sequence[str]) -> tuple[Credential, float] | None:
+        """As `identify`, from the values of the header; the number is when the token ends, in Unix seconds."""
+        token = _bearer(authorizations)
+        if token is None:
             return None
-        scheme, _, token = headers[0].partition(" ")
-        if len(headers) > 1 or scheme.lower() != "bearer" or not token.strip():
-            raise Unauthenticated
-        return await self._tokens.verify(token.strip())
+        credential = await self._tokens.verify(token)
+        # This very text was verified just now, so its claims are ours; verify keeps the credential of them only.
+        return credential, float(jwt.decode(token, options={"verify_signature": False})["exp"])
+
+
+def _bearer(authorizations: Sequence[str]) -> str | None:
+    if not authorizations:
+        return None
+    scheme, _, token = authorizations[0].partition(" ")
+    if len(authorizations) > 1 or scheme.lower() != "bearer" or not token.strip():
+        raise Unauthenticated
+    return token.strip()

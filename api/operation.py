@@ -1,6 +1,7 @@
 """One GraphQL operation: its unit, its viewer, what it selects; commits before it answers."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from typing import Any, TypeGuard
 
 import orjson
@@ -110,14 +111,28 @@ class Operations:
                 if writes and unexpected:
                     raise _Failed(unexpected)
                 if writes:  # what can't be recorded is not done
-                    await self._record(prepared, unit, result)
+                    await self.record(prepared, unit, result)
         except _Failed as failed:
             return ExecutionResult(None, failed.errors)
         if not writes:  # the unit has ended, so no connection waits for the recorder
-            await self._record(prepared, unit, result)
+            await self.record(prepared, unit, result)
         return result
 
-    async def _record(self, prepared: Prepared, unit: Unit, result: ExecutionResult) -> None:
+    @asynccontextmanager
+    async def reading(
+        self, prepared: Prepared, sent: GraphQLRequest, credential: Credential
+    ) -> AsyncIterator["Operation"]:
+        """An operation of one event: its unit ends with the block."""
+        unit = self._units.enter(credential.tenant, credential.principal, write=False, origin=sent.origin)
+        async with unit as entered:
+            yield Operation(sent, prepared.selected, self._services, entered)
+
+    async def recheck(self, credential: Credential) -> None:
+        """Raises `Unauthenticated` or `TenantSuspended` where the credential opens nothing any more."""
+        async with self._units.enter(credential.tenant, credential.principal, write=False):
+            pass
+
+    async def record(self, prepared: Prepared, unit: Unit, result: ExecutionResult) -> None:
         """Whatever is about to leave, and what was refused, is on record first. Raises `AuditUnavailable`."""
         entries = list(_disclosures(self._services, prepared.selected, unit))
         refused = sorted({_field_name(error) for error in result.errors or () if _code(error) == Forbidden.code})
@@ -134,12 +149,17 @@ class Operations:
             context_value=operation,
             variable_values=dict(sent.variables),
             operation_name=sent.operation_name,
-            is_awaitable=_may_be_awaited,
+            is_awaitable=may_be_awaited,
         )
         result = running if isinstance(running, ExecutionResult) else await running
-        if unit is not None and (disclosed := self._services.disclosure(prepared.selected, unit.viewer)):
-            result.extensions = {**(result.extensions or {}), "disclosure": disclosed}
+        if unit is not None:
+            self.tell(prepared, unit, result)
         return result
+
+    def tell(self, prepared: Prepared, unit: Unit, result: ExecutionResult) -> None:
+        """Say in the answer at which level each selected personal field was shown, and by which rule."""
+        if disclosed := self._services.disclosure(prepared.selected, unit.viewer):
+            result.extensions = {**(result.extensions or {}), "disclosure": disclosed}
 
 
 def _disclosures(services: Services, selected: frozenset[str], unit: Unit) -> Iterator[Entry]:
@@ -183,7 +203,7 @@ def _code(error: GraphQLError) -> str | None:
 _PLAIN = frozenset({str, int, float, bool, type(None), list, tuple, dict})
 
 
-def _may_be_awaited(value: Any) -> TypeGuard[Awaitable[Any]]:
+def may_be_awaited(value: Any) -> TypeGuard[Awaitable[Any]]:
     """graphql-core asks this of every value of every row; most are plain, and their type alone answers."""
     return type(value) not in _PLAIN and is_awaitable(value)
 

@@ -127,21 +127,33 @@ _NOTHING = UUID(int=0)
 
 
 def window(
-    unit: Unit, order: str, first: int | None, after: str | None, last: int | None, before: str | None
+    unit: Unit,
+    order: str,
+    first: int | None,
+    after: str | None,
+    last: int | None,
+    before: str | None,
+    *,
+    is_counted: bool = False,
 ) -> Window:
-    """Raises `BadInput` unless one of first and last is 1..100 and cursors are of this very list."""
+    """Raises `BadInput` unless one of first and last is 1..100 and cursors are of this very list.
+
+    `is_counted`: the list is ordered by a number, not by a moment.
+    """
     if first is not None and last is not None:
         raise BadInput("Give `first` or `last`, not both.")
     size = first if first is not None else last if last is not None else _USUAL
     if not 1 <= size <= _LARGEST:
         raise BadInput(f"`{'last' if last is not None else 'first'}` is 1 to {_LARGEST}.")
     ends = {name: key_of(unit, order, text, name) for name, text in (("after", after), ("before", before)) if text}
+    if is_counted:
+        ends = {name: (_number(key), key[1]) for name, key in ends.items()}
     return Window(size, ends.get("after"), ends.get("before"), is_last=last is not None)
 
 
 def cursor(unit: Unit, order: str, key: Key) -> str:
-    """Microseconds since 1970 (int64) and the id (16 bytes) of a row, under a MAC of tenant and order."""
-    body = _CURSOR.pack((key[0] - _EPOCH) // timedelta(microseconds=1), key[1].bytes)
+    """Microseconds since 1970, or a number (int64), and the id (16 bytes) of a row, under a MAC of tenant and order."""
+    body = _CURSOR.pack(_number(key), key[1].bytes)
     return _text(body + _mac(unit, order, body))
 
 
@@ -152,6 +164,10 @@ def key_of(unit: Unit, order: str, text: str, argument: str) -> Key:
         raise BadInput(f"`{argument}` is not a cursor of this list in this order.")
     micros, local = _CURSOR.unpack(body)
     return _EPOCH + timedelta(microseconds=micros), UUID(bytes=local)
+
+
+def _number(key: Key) -> int:
+    return key[0] if isinstance(key[0], int) else (key[0] - _EPOCH) // timedelta(microseconds=1)
 
 
 def _mac(unit: Unit, order: str, body: bytes) -> bytes:

@@ -163,7 +163,7 @@ async def _body(request: Request, limit: int) -> bytes:
                 too_large = True
                 break
     if too_large:
-        refuse(413, "BODY_TOO_LARGE", f"A body holds at most {limit} bytes.")
+        refuse(413, "BODY_TOO_LARGE", f"A body holds at most {limit} bytes; split a larger file and send the parts.")
     return bytes(body)
 
 

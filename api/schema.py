@@ -16,6 +16,7 @@ from api.members import Member, MemberMutations, MemberQueries, members_of
 from api.operation import Operation
 from api.paging import Node, any_local_id
 from api.scalars import harden
+from api.subscriptions import Subscription
 from api.tags import Tag, TagMutations, TagQueries
 from domain import customers, tags
 from domain.errors import BadInput
@@ -86,10 +87,14 @@ class GuardedSchema(strawberry.Schema):
         return super().get_fields(type_definition)
 
 
-def build(query: type = Query, mutation: type | None = Mutation) -> tuple[GraphQLSchema, str]:
+def build(
+    query: type = Query, mutation: type | None = Mutation, subscription: type | None = Subscription
+) -> tuple[GraphQLSchema, str]:
     """The executable schema behind its guard, and its SDL. Raises TypeError naming what has no rule."""
     config = StrawberryConfig(auto_camel_case=True)
-    built = GuardedSchema(query=query, mutation=mutation, types=[Customer, Tag, Member], config=config)
+    built = GuardedSchema(
+        query=query, mutation=mutation, subscription=subscription, types=[Customer, Tag, Member], config=config
+    )
     sdl = built.as_str()
     schema = built._schema
     guard.install(schema)

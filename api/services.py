@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from api.tokens import AccessTokens
+from tenants.feeds import Feed
 from tenants.recorder import Recorder
 from tenants.sign_in import SignIns
 from tenants.viewers import Viewer
@@ -22,3 +23,4 @@ class Services:
     disclosure: Callable[[frozenset[str], Viewer], list[dict[str, str]]]
     wholes: Mapping[str, str]
     recorder: Recorder
+    feed: Feed

@@ -8,9 +8,9 @@ from strawberry import Info
 from strawberry.dataloader import DataLoader
 
 from api.directives import Writes, argument, personal, public, requires
-from api.operation import Operation
+from api.operation import Operation, fingerprint, key_of
 from api.paging import Node, UserError, user_errors
-from domain import tags
+from domain import outcomes, tags
 from domain.errors import Refused
 from domain.tags import TagName, TagView
 from tenants.access import Permission
@@ -46,10 +46,16 @@ class TagMutations:
     async def create_tag(
         self, info: Info[Operation], name: Annotated[str, argument(Writes(field="Tag.name"))]
     ) -> TagPayload | None:
+        unit, key, said = info.context.unit, key_of(info), fingerprint(info, name)
+        if key and (kept := await outcomes.find(unit, key, said)):
+            (before,) = await tags.get_many(unit, [UUID(kept["tag"])])
+            return TagPayload(tag=cast(Tag | None, before), user_errors=[])
         try:
-            made = await tags.create(info.context.unit, name)
+            made = await tags.create(unit, name)
         except Refused as refused:
             return TagPayload(tag=None, user_errors=user_errors(refused))
+        if key:
+            await outcomes.keep(unit, key, said, {"tag": str(made.id)})
         return TagPayload(tag=cast(Tag, made), user_errors=[])
 
 

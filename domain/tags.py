@@ -111,6 +111,7 @@ async def create(unit: Unit, name: str) -> TagView:
     row = Tag(tenant_id=unit.tenant.id, id=new_id(), name=Secret(TagName(name=kept)), created_at=unit.now)
     unit.add(row)
     await unit.flush()
+    unit.audit("tag.created", subject_type="Tag", subjects=[row.id])
     return TagView(row, unit)
 
 

@@ -47,6 +47,7 @@ class Permission(StrEnum):
     CUSTOMERS_CLASSIFY = "CUSTOMERS_CLASSIFY"
     CUSTOMERS_ARCHIVE = "CUSTOMERS_ARCHIVE"
     CUSTOMERS_HAND_OVER = "CUSTOMERS_HAND_OVER"
+    CUSTOMERS_IMPORT = "CUSTOMERS_IMPORT"
     TAGS_MANAGE = "TAGS_MANAGE"
     MEMBERS_READ = "MEMBERS_READ"
     MEMBERS_MANAGE = "MEMBERS_MANAGE"
@@ -56,6 +57,8 @@ class Permission(StrEnum):
     WEBHOOKS_MANAGE = "WEBHOOKS_MANAGE"
     AUDIT_READ = "AUDIT_READ"
     ANALYTICS_READ = "ANALYTICS_READ"
+    JOBS_READ = "JOBS_READ"
+    JOBS_MANAGE = "JOBS_MANAGE"
 
 
 class Role(StrEnum):
@@ -116,13 +119,21 @@ BUILT_IN: Mapping[Role, Grants] = MappingProxyType(
                 Permission.KEYS_MANAGE,
                 Permission.BACKUPS_MANAGE,
                 Permission.WEBHOOKS_MANAGE,
+                Permission.JOBS_READ,
+                Permission.JOBS_MANAGE,
             },
         ),
         Role.MANAGER: _grants(
             "PPPMPMHP",
             permissions=_READS
             | _EDITS
-            | {Permission.CUSTOMERS_HAND_OVER, Permission.TAGS_MANAGE, Permission.MEMBERS_READ},
+            | {
+                Permission.CUSTOMERS_HAND_OVER,
+                Permission.CUSTOMERS_IMPORT,
+                Permission.TAGS_MANAGE,
+                Permission.MEMBERS_READ,
+                Permission.JOBS_READ,
+            },
             searches={SearchRight.IDENTITY, SearchRight.CONTACT, SearchRight.EXTERNAL_ID},
             writes={
                 Sensitivity.IDENTITY,
@@ -139,10 +150,13 @@ BUILT_IN: Mapping[Role, Grants] = MappingProxyType(
             writes={Sensitivity.IDENTITY, Sensitivity.CONTACT, Sensitivity.FREE_TEXT},
         ),
         Role.ANALYST: _grants("HHMHMHHH", permissions=_READS | {Permission.ANALYTICS_READ}),
-        Role.AUDITOR: _grants("MMMMMMHH", permissions=_READS | {Permission.AUDIT_READ, Permission.MEMBERS_READ}),
+        Role.AUDITOR: _grants(
+            "MMMMMMHH",
+            permissions=_READS | {Permission.AUDIT_READ, Permission.MEMBERS_READ, Permission.JOBS_READ},
+        ),
         Role.INTEGRATION: _grants(
             "HHHHHHHH",
-            permissions=_READS | _EDITS,
+            permissions=_READS | _EDITS | {Permission.CUSTOMERS_IMPORT},
             searches={SearchRight.EXTERNAL_ID},
             writes=Sensitivity,
         ),

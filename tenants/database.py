@@ -1,6 +1,6 @@
 """Connections to Postgres: one pool per database role; only `tenants.unit` and the tenants' own acts use them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -47,6 +47,22 @@ class Database:
     async def connection(self) -> AsyncIterator[AsyncConnection]:
         async with translated(), self._engine.begin() as connection:
             yield connection
+
+    @asynccontextmanager
+    async def listening(self, channels: Mapping[str, Callable[[str], None]]) -> AsyncIterator[AsyncConnection]:
+        """A connection of its own that hears these channels (https://www.postgresql.org/docs/current/sql-listen.html).
+
+        Each statement on it is its own transaction. What is heard is the payload; raises `DatabaseUnavailable`.
+        """
+        async with translated(), self._engine.connect() as raw:
+            connection = await raw.execution_options(isolation_level="AUTOCOMMIT")
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            for channel, hear in channels.items():
+                await driver.add_listener(channel, lambda _c, _pid, _channel, payload, hear=hear: hear(payload))
+            try:
+                yield connection
+            finally:
+                await connection.invalidate()  # never back to the pool with its listeners
 
     async def close(self) -> None:
         await self._engine.dispose()

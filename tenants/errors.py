@@ -86,3 +86,36 @@ class LeaseLost(CofferError):
 class JobUnknown(CofferError):
     code = "NOT_FOUND"
     message = "There is no job of that id."
+
+
+class TooSlow(CofferError):
+    """A stream's reader fell behind by more than is kept for it."""
+
+    code = "TOO_SLOW"
+    message = "You fell too far behind; read anew what you follow, then subscribe again."
+    retryable = True
+
+
+class JobRefused(CofferError):
+    """The job's present state does not allow it."""
+
+    code = "JOB_REFUSED"
+    message = "The job's present state does not allow this; read the job again."
+
+
+class ChainBroken(CofferError):
+    """Nothing is linked behind a break, so that it stays where it can be seen."""
+
+    code = "AUDIT_CHAIN_BROKEN"
+    message = "The audit log's chain is broken; look at it with `coffer audit verify`."
+
+
+class ChainTooLong(CofferError):
+    code = "AUDIT_CHAIN_TOO_LONG"
+    message = "The audit log is too long to be verified in one request; use `coffer audit verify`."
+
+
+class StoreUnavailable(CofferError):
+    code = "AUDIT_STORE_UNAVAILABLE"
+    message = "The audit log's second place does not answer; try again shortly."
+    retryable = True

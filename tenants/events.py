@@ -7,14 +7,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Index, SmallInteger, Text, Uuid, text
+from sqlalchemy import BigInteger, Index, SmallInteger, Text, Uuid, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP
 from sqlalchemy.orm import Mapped
 
 from tenants.owned import Backup, TenantOwned, clear
+
+if TYPE_CHECKING:
+    from tenants.unit import Unit
 
 KEPT = timedelta(days=30)
 _SCHEMA = "https://json-schema.org/draft/2020-12/schema"
@@ -87,6 +90,12 @@ class Event(TenantOwned, backup=Backup.NEVER, rights="SELECT INSERT DELETE", fle
     fields: Mapped[list[str]] = clear("names of fields, never values", ARRAY(Text))
     actor: Mapped[UUID | None] = clear("a member's random id", Uuid, nullable=True)
     request_id: Mapped[str | None] = clear("finds the request in logs", Text, nullable=True)
+
+
+async def find(unit: "Unit", event: UUID) -> Event | None:
+    """None for another tenant's, or one that was forgotten by now."""
+    found = await unit.scalars(select(Event).where(Event.tenant_id == unit.tenant.id, Event.id == event))
+    return next(iter(found), None)
 
 
 def checked(kind: EventKind, fields: Iterable[str]) -> list[str]:

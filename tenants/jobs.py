@@ -5,7 +5,7 @@ no personal value can stand in a queue. What a worker does with the table is in 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import datetime
 from enum import IntEnum, StrEnum
 from types import MappingProxyType, NoneType, UnionType
@@ -23,7 +23,7 @@ JobId = NewType("JobId", UUID)
 DEATHS = 3  # workers that may die of a job before it is parked
 
 _kinds: dict[str, "JobKind[Any]"] = {}
-KINDS: Mapping[str, "JobKind[Any]"] = MappingProxyType(_kinds)
+KINDS: Mapping[str, "JobKind[Any]"] = MappingProxyType(_kinds)  # each needs a handler, or no worker starts
 
 
 class JobState(StrEnum):
@@ -51,11 +51,18 @@ class Priority(IntEnum):
     IDLE = 9
 
 
+@dataclass(frozen=True, slots=True)
+class NoArguments:
+    """For a job whose tenant or id says all."""
+
+
 @dataclass(frozen=True)
 class JobKind(Generic[A]):
     """A kind of job; `name` is frozen once used. Its handler is registered in `jobs/`, or the worker does not start.
 
-    Raises TypeError at import where `arguments` is not a dataclass of ids, numbers, moments and codes.
+    `most_attempts` is how often an unexpected error may undo the same step before the job is parked. `declared_in` is
+    another register than `KINDS`, for tests. Raises TypeError at import where `arguments` is not a dataclass of ids,
+    numbers, moments and codes.
     """
 
     name: str
@@ -63,12 +70,13 @@ class JobKind(Generic[A]):
     meaning: str
     priority: Priority = Priority.NORMAL
     most_attempts: int = 8
+    declared_in: "dict[str, JobKind[Any]]" = field(default_factory=lambda: _kinds, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.name in _kinds:
+        if self.name in self.declared_in:
             raise TypeError(f"the job {self.name} is declared twice")
         _refuse_values(self.name, self.arguments)
-        _kinds[self.name] = self
+        self.declared_in[self.name] = self
 
     def dump(self, arguments: A) -> dict[str, Any]:
         return {
@@ -163,11 +171,11 @@ _HARMLESS = (UUID, int, bool, datetime)
 def _refuse_values(name: str, arguments: type[Any]) -> None:
     if not is_dataclass(arguments):
         raise TypeError(f"the arguments of {name} are no dataclass")
-    for field, hint in get_type_hints(arguments).items():
+    for argument, hint in get_type_hints(arguments).items():
         for kind in _kinds_of(hint):
             if not (kind in _HARMLESS or (isinstance(kind, type) and issubclass(kind, StrEnum))):
                 raise TypeError(
-                    f"{name}.{field}: a job takes ids, numbers, moments and codes, so that no value is queued"
+                    f"{name}.{argument}: a job takes ids, numbers, moments and codes, so that no value is queued"
                 )
 
 

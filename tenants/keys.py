@@ -1,17 +1,33 @@
-"""The table of a tenant's wrapped data keys, and how a keyring is opened from it."""
+"""The table of a tenant's wrapped data keys, how a keyring is opened from it, and apart from it the audit key."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Index, Integer, LargeBinary, Text, UniqueConstraint, select, text
+from sqlalchemy import (
+    CheckConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    bindparam,
+    select,
+    text,
+)
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped
 
+from crypto.errors import KeyUnavailable
 from crypto.keyring import Keyring
 from crypto.keys import Purpose, WrappedKey, unlock, wrapping_context
 from crypto.transit import TransitKeys
+from tenants.database import Database
 from tenants.owned import Backup, TenantOwned, clear
+
+_SCOPE = text("SELECT coffer_enter(:tenant, NULL, false)").bindparams(bindparam("tenant", type_=Uuid))
 
 
 class DataKeyRow(TenantOwned, backup=Backup.NEVER, rights="SELECT INSERT"):
@@ -35,16 +51,40 @@ class DataKeyRow(TenantOwned, backup=Backup.NEVER, rights="SELECT INSERT"):
     created_at: Mapped[datetime] = clear("age decides on rotation", TIMESTAMP(timezone=True))
 
 
-async def find_wrapped(session: AsyncSession, tenant: UUID) -> list[WrappedKey]:
-    """All data keys of the tenant that the transaction is scoped to."""
-    rows = await session.scalars(select(DataKeyRow).where(DataKeyRow.tenant_id == tenant))
-    return [
-        WrappedKey(r.tenant_id, r.id, Purpose(r.purpose), r.version, r.wrapped, r.check_value, r.state == "ACTIVE")
-        for r in rows
-    ]
+_SERVING = (Purpose.DEK, Purpose.BIK)  # what a keyring holds: never the audit key, so no server can forge the past
+
+
+async def find_wrapped(
+    session: AsyncSession, tenant: UUID, purposes: Sequence[Purpose] = _SERVING
+) -> list[WrappedKey]:
+    """The data keys for these purposes of the tenant that the transaction is scoped to, by version."""
+    mine = (DataKeyRow.tenant_id == tenant, DataKeyRow.purpose.in_([purpose.value for purpose in purposes]))
+    return [_wrapped(row) for row in await session.scalars(select(DataKeyRow).where(*mine).order_by(DataKeyRow.version))]
 
 
 async def open_keyring(keys: TransitKeys, tenant: UUID, epoch: int, wrapped: list[WrappedKey]) -> Keyring:
     """Unwrap all keys in one call. Raises `KeyUnavailable`, or `KeyRefused` if one is not what was checked in."""
     secrets = await keys.unwrap(tenant, [(k.wrapped, wrapping_context(tenant, k.id, k.purpose)) for k in wrapped])
     return Keyring(tenant, epoch, [unlock(key, secret) for key, secret in zip(wrapped, secrets, strict=True)])
+
+
+async def open_audit_key(app: Database, keys: TransitKeys, tenant: UUID) -> bytes:
+    """The 32 bytes that the whole audit chain hangs on, for two occasions: its first link, and verifying it.
+
+    Needs no keyring, and so works for a suspended tenant too. Raises `KeyUnavailable`, `KeyRefused`.
+    """
+    async with app.session(write=False) as session:
+        await session.execute(_SCOPE, {"tenant": tenant})
+        wrapped = await find_wrapped(session, tenant, (Purpose.AUD,))
+    if not wrapped:
+        raise KeyUnavailable
+    oldest = wrapped[0]
+    (secret,) = await keys.unwrap(tenant, [(oldest.wrapped, wrapping_context(tenant, oldest.id, oldest.purpose))])
+    return unlock(oldest, secret).secret
+
+
+def _wrapped(row: DataKeyRow) -> WrappedKey:
+    is_active = row.state == "ACTIVE"
+    return WrappedKey(
+        row.tenant_id, row.id, Purpose(row.purpose), row.version, row.wrapped, row.check_value, is_active
+    )

@@ -5,7 +5,7 @@ one whose key store is away, is led as well. The fence, which grows with every l
 unable to write: whatever it does commits together with `moved`, or not at all.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import JSON, BigInteger, Integer, Text, bindparam, text
-from sqlalchemy.dialects.postgresql import INTERVAL
+from sqlalchemy.dialects.postgresql import ARRAY, INTERVAL
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.types import Uuid
 
@@ -26,7 +26,8 @@ from tenants.viewers import MemberId, TenantId
 LEASE = timedelta(seconds=10)  # a worker that does not beat for so long is dead
 _TENANT, _JOB = bindparam("tenant", type_=Uuid), bindparam("job", type_=Uuid)
 _SCOPE = text("SELECT coffer_enter(:tenant, NULL, false)").bindparams(_TENANT)
-# By priority; then whose tenant has the fewest running; then the oldest. One step per tenant that waits, not per job.
+# By priority; then whose tenant has the fewest running or ahead of it here; then the oldest. One step per tenant that
+# waits, not per job.
 _DUE = text(
     """
     WITH RECURSIVE waiting (tenant_id) AS (
@@ -38,35 +39,49 @@ _DUE = text(
     )
     SELECT w.tenant_id, f.id FROM waiting w
     CROSS JOIN LATERAL (
-        SELECT j.id, j.priority, j.due_at FROM jobs j
-        WHERE j.tenant_id = w.tenant_id AND j.state = 'READY' AND j.due_at <= now()
+        SELECT j.id, j.priority, j.due_at, row_number() OVER (ORDER BY j.priority, j.due_at, j.id) AS place
+        FROM jobs j WHERE j.tenant_id = w.tenant_id AND j.state = 'READY' AND j.due_at <= now()
+        AND j.kind <> ALL (:without)
         ORDER BY j.priority, j.due_at, j.id LIMIT :each
     ) f
     CROSS JOIN LATERAL (
         SELECT count(*) AS running FROM jobs j WHERE j.tenant_id = w.tenant_id AND j.state = 'RUNNING'
     ) r
-    ORDER BY f.priority, r.running, f.due_at, f.id LIMIT :most
+    ORDER BY f.priority, r.running + f.place, f.due_at, f.id LIMIT :most
     """
-).bindparams(bindparam("each", type_=Integer), bindparam("most", type_=Integer))
+).bindparams(
+    bindparam("each", type_=Integer), bindparam("most", type_=Integer), bindparam("without", type_=ARRAY(Text))
+)
 _DEAD = text("SELECT tenant_id, id FROM jobs WHERE state = 'RUNNING' AND lease_until < now() LIMIT :most")
-# A lease that ran out is a worker that died of it: counted here, before anything is tried again.
 _CLAIM = text(
-    f"""
-    UPDATE jobs SET
-        state = CASE WHEN state = 'RUNNING' AND deaths + 1 >= {DEATHS} THEN 'PARKED' ELSE 'RUNNING' END,
-        lease_until = CASE WHEN state = 'RUNNING' AND deaths + 1 >= {DEATHS} THEN NULL ELSE now() + :lease END,
-        ended_at = CASE WHEN state = 'RUNNING' AND deaths + 1 >= {DEATHS} THEN now() END,
-        reason = CASE WHEN state = 'RUNNING' AND deaths + 1 >= {DEATHS} THEN 'WORKER_DIED' ELSE reason END,
-        deaths = deaths + CASE WHEN state = 'RUNNING' THEN 1 ELSE 0 END,
-        attempt = attempt + 1, fence = fence + 1, worker = :worker, started_at = coalesce(started_at, now())
+    """
+    UPDATE jobs SET state = 'RUNNING', lease_until = now() + :lease, attempt = attempt + 1, fence = fence + 1,
+        worker = :worker, started_at = coalesce(started_at, now())
     WHERE tenant_id = :tenant AND id = (
-        SELECT id FROM jobs WHERE tenant_id = :tenant AND id = :job
-        AND (state = 'READY' AND due_at <= now() OR state = 'RUNNING' AND lease_until < now())
+        SELECT id FROM jobs WHERE tenant_id = :tenant AND id = :job AND state = 'READY' AND due_at <= now()
         FOR UPDATE SKIP LOCKED
     )
     RETURNING *, pg_notify('coffer_jobs', tenant_id || '/' || id)
-    """  # noqa: S608  # a number of ours
+    """
 ).bindparams(_TENANT, _JOB, bindparam("lease", type_=INTERVAL), bindparam("worker", type_=Text))
+# A lease that ran out is a worker that died of it: counted before anything is tried again. The fence moves as well,
+# or a worker that was only slow could still end the job, which is nobody's by now.
+_BURY = text(
+    f"""
+    UPDATE jobs SET deaths = deaths + 1, fence = fence + 1, lease_until = NULL, wish = NULL, due_at = now(), (
+        state, reason, ended_at) = (SELECT f.state, coalesce(f.reason, jobs.reason), f.ended_at FROM (VALUES (
+            CASE WHEN wish = 'CANCEL' THEN 'CANCELLED' WHEN deaths + 1 >= {DEATHS} THEN 'PARKED'
+                WHEN wish = 'PAUSE' THEN 'PAUSED' ELSE 'READY' END,
+            CASE WHEN deaths + 1 >= {DEATHS} THEN 'WORKER_DIED' END,
+            CASE WHEN wish = 'CANCEL' OR deaths + 1 >= {DEATHS} THEN now() END
+        )) AS f (state, reason, ended_at))
+    WHERE tenant_id = :tenant AND id = (
+        SELECT id FROM jobs WHERE tenant_id = :tenant AND id = :job AND state = 'RUNNING' AND lease_until < now()
+        FOR UPDATE SKIP LOCKED
+    )
+    RETURNING state, pg_notify('coffer_jobs', tenant_id || '/' || id)
+    """  # noqa: S608  # a number of ours
+).bindparams(_TENANT, _JOB)
 _TAKEN = _CLAIM.columns(arguments=JSON, cursor=JSON)
 _HELD = "tenant_id = :tenant AND id = :job AND fence = :fence AND state = 'RUNNING'"
 _TOLD = "pg_notify('coffer_jobs', tenant_id || '/' || id)"
@@ -76,23 +91,30 @@ _BEAT = text(f"UPDATE jobs SET lease_until = now() + :lease WHERE {_HELD} RETURN
 )
 _MOVED = text(
     f"""
-    UPDATE jobs SET cursor = :cursor, done = :done, total = :total, moved_at = now(), lease_until = now() + :lease
+    UPDATE jobs SET cursor = :cursor, done = :done, total = :total, moved_at = now(), lease_until = now() + :lease,
+        attempt = 1
     WHERE {_HELD} RETURNING wish, {_TOLD}
     """  # noqa: S608
 ).bindparams(
     *(_TENANT, _JOB, _FENCE, bindparam("lease", type_=INTERVAL), bindparam("cursor", type_=JSON(none_as_null=True))),
     *(bindparam("done", type_=BigInteger), bindparam("total", type_=BigInteger)),
 )
+# A job that is given back obeys what was asked of it meanwhile.
+_OBEYED = """CASE WHEN :state = 'READY' AND wish = 'CANCEL' THEN 'CANCELLED'
+            WHEN :state = 'READY' AND wish = 'PAUSE' THEN 'PAUSED' ELSE :state END"""
 _ENDED = text(
     f"""
-    UPDATE jobs SET state = :state, reason = :reason, result = coalesce(:result, result), lease_until = NULL,
-        ended_at = CASE WHEN :state IN ('DONE', 'PARKED', 'CANCELLED') THEN now() END,
-        due_at = now() + :delay, wish = NULL, moved_at = now()
+    UPDATE jobs SET state = {_OBEYED}, reason = :reason, result = coalesce(:result, result), lease_until = NULL,
+        ended_at = CASE WHEN {_OBEYED} IN ('DONE', 'PARKED', 'CANCELLED') THEN now() END,
+        due_at = now() + :delay, wish = NULL, moved_at = now(), attempt = attempt - :spared,
+        done = coalesce(:done, done), total = coalesce(:total, total)
     WHERE {_HELD} RETURNING {_TOLD}
     """  # noqa: S608
 ).bindparams(
     *(_TENANT, _JOB, _FENCE, bindparam("state", type_=Text), bindparam("reason", type_=Text)),
     *(bindparam("result", type_=JSON(none_as_null=True)), bindparam("delay", type_=INTERVAL)),
+    *(bindparam(name, type_=BigInteger) for name in ("done", "total")),
+    bindparam("spared", type_=Integer),
 )
 
 
@@ -123,10 +145,11 @@ class Ledger:
         self._worker = worker
         self.lease = lease
 
-    async def due(self, most: int = 10, each: int = 1) -> list[tuple[TenantId, JobId]]:
-        """What should run now, fairest first; at most `each` of one tenant."""
+    async def due(self, most: int = 10, each: int = 1, without: Collection[str] = ()) -> list[tuple[TenantId, JobId]]:
+        """What should run now, fairest first; at most `each` of one tenant, and none of the kinds in `without`."""
+        parameters = {"most": most, "each": each, "without": list(without)}
         async with self._platform.session(write=False) as session:
-            rows = (await session.execute(_DUE, {"most": most, "each": each})).all()
+            rows = (await session.execute(_DUE, parameters)).all()
         return [(TenantId(row.tenant_id), JobId(row.id)) for row in rows]
 
     async def dead(self, most: int = 100) -> list[tuple[TenantId, JobId]]:
@@ -136,11 +159,11 @@ class Ledger:
         return [(TenantId(row.tenant_id), JobId(row.id)) for row in rows]
 
     async def claim(self, tenant: TenantId, job: JobId) -> Lease | None:
-        """None where the job is not due, is in other hands, or was parked because it killed its third worker."""
+        """None where the job is not due or is in other hands."""
         async with self._tenant(tenant) as session:
             parameters = {"tenant": tenant, "job": job, "lease": self.lease, "worker": self._worker}
             row = (await session.execute(_TAKEN, parameters)).one_or_none()
-        if row is None or row.state != JobState.RUNNING:
+        if row is None:
             return None
         return Lease(
             tenant=tenant,
@@ -157,6 +180,12 @@ class Ledger:
             trace=row.trace,
         )
 
+    async def bury(self, tenant: TenantId, job: JobId) -> JobState | None:
+        """Count the death of the worker that held it: READY again, or PARKED if it was the third. None: not dead."""
+        async with self._tenant(tenant) as session:
+            row = (await session.execute(_BURY, {"tenant": tenant, "job": job})).one_or_none()
+        return None if row is None else JobState(row.state)
+
     async def beat(self, lease: Lease) -> Wish | None:
         """Keep the lease; tells what somebody asked of the job meanwhile. Raises `LeaseLost`."""
         async with self._tenant(lease.tenant) as session:
@@ -169,11 +198,14 @@ class Ledger:
         state: JobState,
         *,
         reason: str | None = None,
-        result: Any = None,
         delay: timedelta = timedelta(),
+        is_spared: bool = False,
     ) -> None:
-        """Give the job up: ended, PAUSED, or READY again after `delay`. Raises `LeaseLost`."""
-        parameters = _held(lease) | {"state": state, "reason": reason, "result": result, "delay": delay}
+        """Give the job up: ended, PAUSED, or READY again after `delay`; where `is_spared`, the attempt is not counted.
+
+        Raises `LeaseLost`.
+        """
+        parameters = _held(lease) | _end(state, reason=reason, delay=delay, spared=int(is_spared))
         async with self._tenant(lease.tenant) as session:
             if (await session.execute(_ENDED, parameters)).one_or_none() is None:
                 raise LeaseLost
@@ -192,14 +224,21 @@ async def moved(
     parameters = _held(lease) | {"lease": held, "cursor": cursor, "done": done, "total": total}
     rows = await unit.rows(_MOVED.bindparams(**parameters))
     wish = _wish(rows[0] if rows else None)
-    return replace(lease, cursor=cursor, done=done, total=total), wish
+    return replace(lease, cursor=cursor, done=done, total=total, attempt=1), wish
 
 
-async def ended(unit: Unit, lease: Lease, *, result: Any = None) -> None:
+async def ended(
+    unit: Unit, lease: Lease, *, result: Any = None, done: int | None = None, total: int | None = None
+) -> None:
     """Commit the last step's work and the job's end together. Raises `LeaseLost`, which undoes the step."""
-    parameters = _held(lease) | {"state": JobState.DONE, "reason": None, "result": result, "delay": timedelta()}
+    parameters = _held(lease) | _end(JobState.DONE, result=result, done=done, total=total)
     if not await unit.rows(_ENDED.bindparams(**parameters)):
         raise LeaseLost
+
+
+def _end(state: JobState, **what: Any) -> dict[str, Any]:
+    nothing = {"reason": None, "result": None, "delay": timedelta(), "spared": 0, "done": None, "total": None}
+    return {**nothing, "state": state, **what}
 
 
 def _held(lease: Lease) -> dict[str, UUID | int]:

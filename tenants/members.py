@@ -17,12 +17,14 @@ from crypto.values import Secret
 from tenants.access import Role, Sensitivity
 from tenants.documents import Document, Mask, personal
 from tenants.errors import MemberExists, MemberRefused
+from tenants.events import EventKind
 from tenants.ids import new_id
 from tenants.owned import Backup, TenantOwned, clear, places, sealed
 from tenants.subjects import Subject
 from tenants.unit import Unit
 from tenants.viewers import MemberId
 
+ADDED = EventKind("member.added", "Member", "A member was added to the tenant.", frozenset({"roles"}))
 _EMAIL_PLACE, _EMAIL_INDEX, _EMAIL_NORMALISER = "members.identity", "email", 1
 
 
@@ -89,6 +91,7 @@ async def add(unit: Unit, *, email: str, name: str, password_hash: str, roles: I
         await unit.flush()
     except IntegrityError as error:
         raise MemberExists from error
+    unit.publish(ADDED, [member], ["roles"])
     return member
 
 

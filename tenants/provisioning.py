@@ -1,9 +1,12 @@
-"""How a tenant comes to life: its row, its Transit key, its data keys, its own subject; each step can be repeated."""
+"""How a tenant comes to life: its row, its Transit key, its data keys, its own subject; each step can be repeated.
+
+The row is written with a job, so that a tenant whose making was cut off is finished by a worker.
+"""
 
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import bindparam, text
+from sqlalchemy import bindparam, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.types import Uuid
 
@@ -12,12 +15,23 @@ from crypto.transit import TransitKeys
 from tenants import tenants
 from tenants.database import Database
 from tenants.ids import new_id
+from tenants.jobs import Job, JobId, JobKind, JobState, NoArguments, Priority
 from tenants.keys import DataKeyRow
 from tenants.subjects import Subject, fresh_secret
 from tenants.tenants import Tenant
 from tenants.viewers import TenantId
 
 _SCOPE = text("SELECT coffer_enter(:tenant, NULL, true)").bindparams(bindparam("tenant", type_=Uuid))
+
+
+PROVISION = JobKind(
+    "provision_tenant", NoArguments, "Make the keys of a new tenant, then serve it.", priority=Priority.URGENT
+)
+
+
+async def create(platform: Database, slug: str, name: str, *, region: str = "US", language: str = "en") -> Tenant:
+    """The tenant of that slug, made PENDING unless it exists; a worker makes the rest. Raises `SlugRefused`."""
+    return await tenants.create(platform, slug, name, region=region, language=language, work=PROVISION)
 
 
 class Provisioning:
@@ -34,13 +48,38 @@ class Provisioning:
 
         Cut off anywhere, it is finished by asking again. Raises `SlugRefused`, `KeyUnavailable`, `KeyRefused`.
         """
-        tenant = await tenants.create(self._platform, slug, name, region=region, language=language)
+        tenant = await create(self._platform, slug, name, region=region, language=language)
         if tenant.status != "PENDING":
             return tenant
+        made = await self.finish(tenant)
+        await self._spare_the_worker(tenant.id)
+        return made
+
+    async def finish(self, tenant: Tenant) -> Tenant:
+        """What is left of making a PENDING tenant ACTIVE; may be repeated, and by many at once."""
         await self._maker.create_tenant_key(tenant.id)
         made = [await self._make(tenant.id, purpose) for purpose in Purpose]
         await self._check_in(tenant.id, made)
-        return await tenants.activate(self._platform, slug)
+        return await tenants.activate(self._platform, tenant.slug)
+
+    async def work(self, tenant: TenantId) -> None:
+        """The job `PROVISION`."""
+        found = await tenants.find_by_id(self._platform, tenant)
+        if found is not None and found.status == "PENDING":
+            await self.finish(found)
+
+    async def find_job(self, tenant: TenantId) -> JobId | None:
+        """The job that waits to do this work."""
+        waiting = select(Job.id).where(Job.tenant_id == tenant, Job.kind == PROVISION.name, Job.state == JobState.READY)
+        async with self._platform.session(write=False) as session:
+            return (await session.execute(waiting)).scalars().first()
+
+    async def _spare_the_worker(self, tenant: TenantId) -> None:
+        """The job that waits is done; one that runs ends by itself."""
+        waiting = update(Job).where(Job.tenant_id == tenant, Job.kind == PROVISION.name, Job.state == JobState.READY)
+        async with self._app.session(write=True) as session:
+            await session.execute(_SCOPE, {"tenant": tenant})
+            await session.execute(waiting.values(state=JobState.DONE, ended_at=func.now(), fence=Job.fence + 1))
 
     async def _make(self, tenant: TenantId, purpose: Purpose) -> dict[str, Any]:
         key_id = new_id()

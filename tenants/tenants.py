@@ -6,6 +6,7 @@ Only the platform's database role writes it; to the serving role row-level secur
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import BigInteger, CheckConstraint, Column, Row, Table, Text, Uuid, select, update
@@ -14,6 +15,7 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP, insert
 from tenants.database import Database
 from tenants.errors import SlugRefused, TenantUnknown
 from tenants.ids import new_id
+from tenants.jobs import Job, JobKind, JobState, NoArguments
 from tenants.owned import TenantOwned
 from tenants.viewers import TenantId
 
@@ -49,8 +51,13 @@ class Tenant:
     created_at: datetime
 
 
-async def create(platform: Database, slug: str, name: str, *, region: str, language: str) -> Tenant:
-    """The tenant of that slug, made PENDING unless it exists. Raises `SlugRefused`."""
+async def create(
+    platform: Database, slug: str, name: str, *, region: str, language: str, work: JobKind[NoArguments]
+) -> Tenant:
+    """The tenant of that slug, made PENDING unless it exists, and with it the job of `work` that brings it to life.
+
+    Raises `SlugRefused`.
+    """
     if not _SLUG.fullmatch(slug):
         raise SlugRefused
     row = {
@@ -64,14 +71,35 @@ async def create(platform: Database, slug: str, name: str, *, region: str, langu
         "default_language": language,
         "created_at": datetime.now(UTC),
     }
+    made = insert(tenants).values(row).on_conflict_do_nothing(index_elements=["slug"]).returning(tenants.c.id)
     async with platform.connection() as connection:
-        await connection.execute(insert(tenants).values(row).on_conflict_do_nothing(index_elements=["slug"]))
+        if (await connection.execute(made)).one_or_none() is not None:
+            await connection.execute(insert(Job.__table__).values(_job(row, work)))  # type: ignore[arg-type]  # a Table
     return await get(platform, slug)
+
+
+def _job(tenant: dict[str, Any], work: JobKind[NoArguments]) -> dict[str, Any]:
+    return {
+        "tenant_id": tenant["id"],
+        "id": new_id(),
+        "kind": work.name,
+        "state": JobState.READY,
+        "priority": work.priority,
+        "arguments": work.dump(NoArguments()),
+        "due_at": tenant["created_at"],
+        "created_at": tenant["created_at"],
+    }
 
 
 async def find(platform: Database, slug: str) -> Tenant | None:
     async with platform.connection() as connection:
         row = (await connection.execute(select(tenants).where(tenants.c.slug == slug))).one_or_none()
+    return None if row is None else _tenant(row)
+
+
+async def find_by_id(platform: Database, tenant: TenantId) -> Tenant | None:
+    async with platform.connection() as connection:
+        row = (await connection.execute(select(tenants).where(tenants.c.id == tenant))).one_or_none()
     return None if row is None else _tenant(row)
 
 

@@ -12,10 +12,12 @@ from domain.customers.fields import (
     Stage,
 )
 from domain.customers.reading import Direction, Filter, Order, SortField, count, find, get, get_many, page
+from domain.customers.rights import CLEAR_WRITES, may_write
 from domain.customers.rows import Batch, Customer, CustomerToken, CustomerView
 from domain.customers.writing import MOST_AT_ONCE, archive, create, create_many, restore, update
 
 __all__ = [
+    "CLEAR_WRITES",
     "COLUMN_OF",
     "DOCUMENTS",
     "FIELDS",
@@ -41,6 +43,7 @@ __all__ = [
     "find",
     "get",
     "get_many",
+    "may_write",
     "page",
     "restore",
     "update",

@@ -7,7 +7,7 @@ from datetime import date
 from enum import StrEnum
 from typing import Any
 
-from domain import normalise
+from domain import name_search, normalise
 from domain.normalise import NORMALISER_VERSION
 from tenants.access import SearchRight, Sensitivity
 from tenants.documents import BlindIndex, Document, Edge, Mask, Parse, personal
@@ -56,9 +56,9 @@ def _prefix(name: str, right: SearchRight) -> BlindIndex:
         name,
         right,
         NORMALISER_VERSION,
-        keys=normalise.name_prefixes,
-        lookup=normalise.prefix_lookup,
-        matches=normalise.matches_prefix,
+        keys=name_search.name_prefixes,
+        lookup=name_search.prefix_lookup,
+        matches=name_search.matches_prefix,
     )
 
 

@@ -37,7 +37,7 @@ def parse(sent: Mapping[str, Any], at: Edge) -> Changes:
     """`sent` holds only what the client named; None clears. Raises `Refused` with every error at once."""
     errors: list[UserError] = []
     personal = {name: _tried(errors, name, _personal, name, sent[name], at) for name in FIELDS if name in sent}
-    clear = {name: _tried(errors, name, read, sent[name]) for name, read in _CLEAR.items() if name in sent}
+    clear = {name: _tried(errors, name, read, sent[name]) for name, read in CLEAR.items() if name in sent}
     tags = _tried(errors, "tag_ids", _tags, sent["tag_ids"]) if "tag_ids" in sent else None
     if errors:
         raise Refused(sorted(errors, key=lambda error: [str(step) for step in error.path]))
@@ -116,7 +116,7 @@ def _tags(value: Any) -> frozenset[UUID]:
 
 
 _LISTS = frozenset().union(*(document.lists for document in DOCUMENTS.values()))
-_CLEAR: dict[str, Callable[[Any], Any]] = {
+CLEAR: dict[str, Callable[[Any], Any]] = {
     "stage": _stage,
     "owner_id": lambda value: value,
     "language": _or_null(normalise.language),

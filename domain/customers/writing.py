@@ -1,6 +1,6 @@
 """Changing customers: create one or many, update by version, archive, restore; values and tokens in one transaction."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from crypto.keys import Purpose
 from crypto.values import Secret
 from domain import rules
+from domain.customers.events import ARCHIVED, RESTORED, UPDATED, publish, publish_created
 from domain.customers.fields import COLUMN_OF, DOCUMENTS, FIELDS, ExternalId, Stage
 from domain.customers.inputs import Changes, edge, input_path, parse, refuse_empty
 from domain.customers.rows import Batch, Customer, CustomerToken, CustomerView
@@ -22,6 +23,7 @@ from tenants.owned import places
 from tenants.unit import Unit
 
 MOST_AT_ONCE = 500
+_TRIES = 3
 Documents = dict[str, Document]
 _PLACES = places(Customer)
 _TAKEN = UserError("EXTERNAL_ID_TAKEN", ("externalId",), "externalId belongs to another customer already.")
@@ -38,20 +40,21 @@ async def create(unit: Unit, sent: Mapping[str, Any]) -> CustomerView:
 async def create_many(unit: Unit, many: Sequence[Mapping[str, Any]]) -> list[CustomerView | Refused]:
     """An outcome per row, in order: the new customer, or why that row was refused; refused rows hold up no other.
 
-    A constant number of statements, however many rows, unless another transaction takes an external id meanwhile.
+    A constant number of statements, however many rows, also where other transactions take external ids meanwhile; only
+    a batch that lost `_TRIES` such races goes on row by row.
     """
     outcomes: dict[int, Any] = {row: _parsed(unit, sent) for row, sent in enumerate(many)}
-    outcomes |= await _refused(unit, _accepted(outcomes))
-    accepted = _accepted(outcomes)
-    try:
-        async with unit.savepoint():
-            created = await _insert(unit, list(accepted.values()))
-    except IntegrityError:
-        # In the order of tokens, as below: two batches that want the same ids wait for each other, never in a ring.
-        for row in sorted(accepted, key=lambda row: _external_token(unit, accepted[row]) or b""):
-            outcomes[row] = await _insert_alone(unit, accepted[row])
+    for _ in range(_TRIES):
+        # Whoever made us lose has committed, so this finds all of its ids at once: READ COMMITTED sees them.
+        outcomes |= await _refused(unit, _accepted(outcomes))
+        try:
+            outcomes |= await _insert_together(unit, _accepted(outcomes))
+            break
+        except IntegrityError:
+            continue
     else:
-        outcomes.update(zip(accepted, created, strict=True))
+        outcomes |= await _insert_each(unit, _accepted(outcomes))
+    publish_created(unit, [(made.id, many[n]) for n, made in outcomes.items() if isinstance(made, CustomerView)])
     return [outcomes[row] for row in range(len(many))]
 
 
@@ -70,6 +73,7 @@ async def update(unit: Unit, customer: UUID, version: int, sent: Mapping[str, An
     changes = parse(sent, edge(unit))
     await _check(unit, changes, customer)
     wanted = {column: changes.applied(column, document) for column, document in current.items()}
+    publish(unit, UPDATED, customer, _differing(row, changes, current))
     _set(row, changes, {column: wanted[column] for column in DOCUMENTS if wanted[column] is not current[column]})
     _touch(unit, row)
     await _write_tokens(unit, customer, changes.personal.keys(), wanted)
@@ -86,6 +90,7 @@ async def archive(unit: Unit, customer: UUID) -> CustomerView:
     row = await _lock(unit, customer)
     if row.archived_at is None:
         row.archived_at = unit.now
+        publish(unit, ARCHIVED, customer)
         _touch(unit, row)
         await unit.flush()
     return _views(unit, [(row, None)])[0]
@@ -95,9 +100,18 @@ async def restore(unit: Unit, customer: UUID) -> CustomerView:
     row = await _lock(unit, customer)
     if row.archived_at is not None:
         row.archived_at = None
+        publish(unit, RESTORED, customer)
         _touch(unit, row)
         await unit.flush()
     return _views(unit, [(row, None)])[0]
+
+
+def _differing(row: Customer, changes: Changes, current: Documents) -> Iterator[str]:
+    """Names of the fields that the changes make other than they are."""
+    yield from (n for n, value in changes.personal.items() if getattr(current[COLUMN_OF[n]], n) != value)
+    yield from (n for n, value in changes.clear.items() if getattr(row, n) != value)
+    if changes.tags is not None:
+        yield "tag_ids"
 
 
 def _parsed(unit: Unit, sent: Mapping[str, Any]) -> Changes | Refused:
@@ -192,10 +206,20 @@ async def _insert(unit: Unit, many: Sequence[Changes]) -> list[CustomerView]:
     return _views(unit, pairs)
 
 
+async def _insert_together(unit: Unit, accepted: Mapping[int, Changes]) -> dict[int, CustomerView]:
+    async with unit.savepoint():
+        return dict(zip(accepted, await _insert(unit, list(accepted.values())), strict=True))
+
+
+async def _insert_each(unit: Unit, accepted: Mapping[int, Changes]) -> dict[int, CustomerView | Refused]:
+    """In the order of tokens, as `_insert`: batches that want the same ids wait for each other, never in a ring."""
+    ordered = sorted(accepted, key=lambda row: _external_token(unit, accepted[row]) or b"")
+    return {row: await _insert_alone(unit, accepted[row]) for row in ordered}
+
+
 async def _insert_alone(unit: Unit, changes: Changes) -> CustomerView | Refused:
     try:
-        async with unit.savepoint():
-            return (await _insert(unit, [changes]))[0]
+        return (await _insert_together(unit, {0: changes}))[0]
     except IntegrityError:
         return Refused([_TAKEN])
 
