@@ -1,0 +1,1 @@
+"""Clients that others wrote, talking to a running Coffer over a real socket."""
