@@ -7,13 +7,11 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, closing
+from collections.abc import Callable, Coroutine
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
-from urllib.parse import urlsplit
-from uuid import UUID
 
 import typer
 from rich.console import Console
@@ -24,21 +22,18 @@ from sqlalchemy.exc import DBAPIError
 import settings as environment
 from api.app import Api, configure_logs
 from api.schema import build
-from crypto.errors import CofferError, KeyRefused
-from crypto.transit import TransitKeys
+from crypto.errors import CofferError
+from doctor import doctor, provisioner_keys, refusal
 from domain import normalise
 from domain.normalise import Invalid
 from local.errors import LocalServiceError
-from settings import Settings, SettingsError
-from tenants import catalogue, inspections, members, tenants
+from settings import SettingsError
+from tenants import inspections, members, tenants
 from tenants.access import Role
-from tenants.database import Database
 from tenants.errors import DatabaseUnavailable
 from tenants.provisioning import Provisioning
 
 T = TypeVar("T")
-_SKEW_SECONDS = 5
-_NOBODY = UUID(int=0)
 
 
 def _group(help: str) -> typer.Typer:
@@ -65,7 +60,7 @@ def main() -> None:
     except (CofferError, LocalServiceError) as error:
         _end(1, str(error))
     except DBAPIError as error:
-        _end(1, _refusal(error))
+        _end(1, refusal(error))
 
 
 @app.command()
@@ -145,7 +140,7 @@ def create_tenant(
     country, tag = _parsed("--region", normalise.country, region), _parsed("--language", normalise.language, language)
 
     async def create(api: Api) -> tenants.Tenant:
-        async with _maker(api.settings) as maker:
+        async with provisioner_keys(api.settings) as maker:
             provisioning = Provisioning(api.platform, api.database, maker, api.keys)
             return await provisioning.provision(slug, name, region=country, language=tag)
 
@@ -217,144 +212,7 @@ def status(slug: Slug) -> None:
     Console().print(table)
 
 
-@app.command()
-def doctor() -> None:
-    """Check settings, TLS, database roles and rules, Vault and its policies, clocks: a line each, with what to do."""
-    settings = environment.read()
-    typer.echo("ok   settings")
-    found = [*asyncio.run(_examine(settings))]
-    for name, problems in found:
-        for problem in problems:
-            typer.echo(f"FIX  {name}: {problem}")
-        if not problems:
-            typer.echo(f"ok   {name}")
-    if any(problems for _, problems in found):
-        sys.exit(1)
-
-
-async def _examine(settings: Settings) -> list[tuple[str, list[str]]]:
-    api = Api(settings)
-    databases = {"serving": api.database, "platform": api.platform}
-    if settings.owner_database_url is not None:
-        databases["owner"] = Database(settings.owner_database_url, pool_size=1)
-    checks: list[tuple[str, Coroutine[Any, Any, list[str]]]] = [
-        *((f"TLS to Postgres, {name} role", _encrypted(database)) for name, database in databases.items()),
-        ("database roles, rights and row-level security", catalogue.problems(api.database, catalogue.APP)),
-        ("database, platform role", catalogue.problems(api.platform, catalogue.PLATFORM)),
-        ("clock", _skewed(api.database)),
-        ("TLS to Vault", _vault_encrypted(settings)),
-        ("Vault health", _healthy(api)),
-        ("Vault policy of the API", _api_policy(api)),
-        ("Vault policy of the provisioner", _provisioner_policy(api)),
-    ]
-    try:
-        return [(name, await _or_told(check)) for name, check in checks]
-    finally:
-        await api.close()
-        if "owner" in databases:
-            await databases["owner"].close()
-
-
-async def _or_told(check: Coroutine[Any, Any, list[str]]) -> list[str]:
-    try:
-        return await check
-    except CofferError as error:
-        return [error.message]
-    except DBAPIError as error:
-        return [_refusal(error)]
-
-
-async def _encrypted(database: Database) -> list[str]:
-    link = await inspections.link(database)
-    return [] if link.is_tls or link.is_local else ["not encrypted; end its URL in ?sslmode=verify-full"]
-
-
-async def _skewed(database: Database) -> list[str]:
-    before = datetime.now(UTC)
-    clock = (await inspections.link(database)).clock
-    after = datetime.now(UTC)
-    seconds = max((before - clock).total_seconds(), (clock - after).total_seconds())
-    return [f"Postgres' clock is {seconds:.0f} s away from ours; run NTP on both"] if seconds > _SKEW_SECONDS else []
-
-
-async def _vault_encrypted(settings: Settings) -> list[str]:
-    parts = urlsplit(settings.vault_address)
-    encrypted = parts.scheme == "https" or environment.is_loopback(parts.hostname)
-    return [] if encrypted else ["not encrypted; give COFFER_VAULT_ADDR an https:// address"]
-
-
-async def _healthy(api: Api) -> list[str]:
-    await api.keys.health()
-    return []
-
-
-async def _api_policy(api: Api) -> list[str]:
-    """Tries what must be refused where success would harm nothing: a key of nobody, a data key that is thrown away."""
-    await api.keys.health()  # a Vault that is away would look like one that refuses
-    again = "load deploy/vault/api.hcl again by deploy/vault/setup.sh"
-    found = []
-    try:
-        await api.keys.sign(api.settings.signing_key, b"coffer doctor")
-    except KeyRefused:
-        found.append(f"it can't sign access tokens; {again}")
-    if await _is_allowed(api.keys.create_tenant_key(_NOBODY)):
-        found.append(f"it may create keys; {again}")
-    known = await tenants.page(api.platform, first=1)
-    if known and await _is_allowed(api.keys.make_data_key(known[0].id, b"coffer doctor")):
-        found.append(f"it may make data keys; {again}")
-    return found
-
-
-async def _provisioner_policy(api: Api) -> list[str]:
-    if api.settings.provisioner_role is None:
-        return []
-    again = "load deploy/vault/provisioner.hcl again by deploy/vault/setup.sh"
-    found, context = [], b"coffer doctor"
-    async with _maker(api.settings) as maker:
-        await maker.health()
-        for tenant in await tenants.page(api.platform, first=1):
-            try:
-                wrapped = await maker.make_data_key(tenant.id, context)
-            except KeyRefused:
-                return [f"it can't make data keys; {again}"]
-            if await _is_allowed(maker.unwrap(tenant.id, [(wrapped, context)])):
-                found.append(f"it may open data keys; {again}")
-        if await _is_allowed(maker.sign(api.settings.signing_key, context)):
-            found.append(f"it may sign access tokens; {again}")
-    return found
-
-
-async def _is_allowed(act: Coroutine[Any, Any, object]) -> bool:
-    try:
-        await act
-    except KeyRefused:
-        return False
-    return True
-
-
-@asynccontextmanager
-async def _maker(settings: Settings) -> AsyncIterator[TransitKeys]:
-    role = settings.provisioner_role
-    if role is None:
-        names = ("COFFER_VAULT_PROVISIONER_ROLE_ID", "COFFER_VAULT_PROVISIONER_SECRET_ID")
-        raise SettingsError("\n".join(f"{name} is missing; see README, Settings." for name in names))
-    keys = TransitKeys(
-        settings.vault_address,
-        role.role_id,
-        role.secret_id,
-        ca_file=settings.vault_ca_file,
-        mount=settings.transit_mount,
-    )
-    try:
-        yield keys
-    finally:
-        await keys.close()
-
-
-def _refusal(error: DBAPIError) -> str:
-    """The class of the driver's error tells what is wrong; its message might hold a value."""
-    cause = getattr(error.orig, "__cause__", None) or error.orig
-    return f"Postgres refused ({type(cause).__name__}); check role, password and database name, run `coffer migrate`."
+app.command()(doctor)
 
 
 def _with_api(act: Callable[[Api], Coroutine[Any, Any, T]]) -> T:

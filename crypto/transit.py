@@ -57,6 +57,13 @@ class TransitKeys:
         read = await self._vault.read(f"{self._mount}/keys/{key}")
         return {int(version): b64decode(half["public_key"]) for version, half in read["keys"].items()}
 
+    async def may(self, act: str) -> bool:
+        """Whether our policy allows `act` (a path below the mount, as ``datakey/wrapped``) on the keys of tenants.
+
+        Nothing is made or changed by asking: no key can have a name that ends in a hyphen, but a policy matches it.
+        """
+        return await self._vault.may_write(f"{self._mount}/{act}/{_tenant_key(UUID(int=0))}-", _TENANT_KEY)
+
     async def health(self) -> None:
         """Returns if OpenBao is unsealed, active and lets us in."""
         await self._vault.check()

@@ -55,6 +55,10 @@ class Vault:
         """The `data` of the answer, empty where there is none."""
         return await self._in_thread(lambda: self._call("POST", path, body))
 
+    async def may_write(self, path: str, body: dict[str, Any]) -> bool:
+        """Whether our policy lets this request through to its engine, which gets it where it does."""
+        return await self._in_thread(lambda: self._is_let_through("POST", path, body))
+
     async def check(self) -> None:
         """Raises unless the server is unsealed and active, and lets us in."""
         await self._in_thread(self._check)
@@ -76,13 +80,23 @@ class Vault:
         self._current_login(None)
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        answer = self._asked(method, path, body)
+        _raise_for(answer)
+        return _data(answer)
+
+    def _is_let_through(self, method: str, path: str, body: dict[str, Any] | None) -> bool:
+        answer = self._asked(method, path, body)
+        if answer.status_code not in _REFUSALS:
+            _raise_for(answer)
+        return answer.status_code != requests.codes.forbidden
+
+    def _asked(self, method: str, path: str, body: dict[str, Any] | None) -> requests.Response:
         login = self._current_login(None)
         answer = self._send(method, path, body, login.token)
         if answer.status_code == requests.codes.forbidden:  # the token may be gone before its time: once more, anew
             login = self._current_login(login)
             answer = self._send(method, path, body, login.token)
-        _raise_for(answer)
-        return _data(answer)
+        return answer
 
     def _current_login(self, refused: _Login | None) -> _Login:
         """The login all threads share, made anew after 2/3 of its life, or where it is `refused`."""

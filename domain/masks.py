@@ -10,7 +10,7 @@ from typing import Final, TypeVar, cast
 
 import phonenumbers
 
-from domain.normalise import is_cjk
+from domain.name_search import is_cjk
 from tenants.documents import Mask
 
 T = TypeVar("T")
@@ -41,19 +41,6 @@ def is_mask_of(mask: Mask, shown: object, current: object) -> bool:
     if current is None or _comparable(shown) == _comparable(current):
         return False
     return _comparable(shown) == _comparable(masked)
-
-
-def looks_masked(text: str) -> bool:
-    """Tell whether the text has the shape of a mask. Initials (`J. D.`) have not: people write their names so."""
-    trimmed = text.strip()
-    return "•" in text or _EMAIL_SHAPE.fullmatch(trimmed) is not None or _has_shape_of_cjk_name(trimmed)
-
-
-_EMAIL_SHAPE = re.compile(r"[^\s@*]{1,4}\*{3}@[^\s@*]{1,4}\*{3}\.[^\s@*.]+")
-
-
-def _has_shape_of_cjk_name(text: str) -> bool:
-    return is_cjk(text) and text == _grapheme(text) + "**"
 
 
 def _comparable(value: object) -> object:

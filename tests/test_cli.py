@@ -22,6 +22,7 @@ def environment(house: House) -> dict[str, str]:
         "COFFER_ENV": "development",
         "COFFER_DATABASE_URL": settings.database_url,
         "COFFER_PLATFORM_DATABASE_URL": settings.platform_database_url,
+        "COFFER_RECORDER_DATABASE_URL": settings.recorder_database_url,
         "COFFER_OWNER_DATABASE_URL": str(settings.owner_database_url),
         "COFFER_VAULT_ADDR": settings.vault_address,
         "COFFER_ISSUER": settings.issuer,
@@ -117,43 +118,6 @@ async def test_migrating_again_changes_nothing(environment: dict[str, str]) -> N
     done = await coffer("migrate", environment=environment)
 
     assert (done.returncode, done.stdout) == (0, "The database is at the newest revision.\n")
-
-
-async def test_the_doctor_finds_a_sound_house_sound(environment: dict[str, str]) -> None:
-    done = await coffer("doctor", environment=environment)
-
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert all(line.startswith("ok ") for line in done.stdout.splitlines())
-    assert len(done.stdout.splitlines()) == 11
-
-
-async def test_the_doctor_names_what_each_wrong_role_may_do(environment: dict[str, str]) -> None:
-    swapped = {
-        **environment,
-        "COFFER_DATABASE_URL": environment["COFFER_PLATFORM_DATABASE_URL"],
-        "COFFER_VAULT_API_ROLE_ID": environment["COFFER_VAULT_PROVISIONER_ROLE_ID"],
-        "COFFER_VAULT_API_SECRET_ID": environment["COFFER_VAULT_PROVISIONER_SECRET_ID"],
-    }
-
-    done = await coffer("doctor", environment=swapped)
-
-    assert done.returncode == 1
-    assert "connected as coffer_platform" in done.stdout
-    assert "Vault policy of the API: it may make data keys" in done.stdout
-
-
-async def test_the_doctor_tells_of_a_database_and_a_vault_that_are_away(environment: dict[str, str]) -> None:
-    away = {
-        **environment,
-        "COFFER_DATABASE_URL": "postgresql://coffer_app@127.0.0.1:1/coffer",
-        "COFFER_VAULT_ADDR": "http://127.0.0.1:1",
-    }
-
-    done = await coffer("doctor", environment=away)
-
-    assert done.returncode == 1
-    assert "FIX  clock: The database does not answer" in done.stdout
-    assert "FIX  Vault health: The key store does not answer" in done.stdout
 
 
 async def test_a_database_of_another_name_is_one_sentence(environment: dict[str, str]) -> None:

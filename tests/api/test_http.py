@@ -369,6 +369,17 @@ async def test_a_bad_credential_is_401_with_a_challenge(house: House, client: ht
     assert not house.ran
 
 
+@pytest.mark.parametrize("accept", [LEGACY, MODERN])
+async def test_a_credential_refused_by_the_operation_is_401_too(
+    house: House, client: httpx.AsyncClient, accept: str
+) -> None:
+    house.raises = Unauthenticated()
+    response = await post(client, {"query": "{ hello }"}, authorization="Bearer developer", accept=accept)
+    assert (response.status_code, code(response)) == (401, "UNAUTHENTICATED")
+    assert response.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+    assert not house.ran
+
+
 async def test_only_those_who_may_introspect_see_the_schema_and_suggestions(client: httpx.AsyncClient) -> None:
     wrong = {"query": "query($k: Kind) { hello(kind: $k) helo }"}
     told = await post(client, wrong, authorization="Bearer developer")

@@ -2,7 +2,9 @@
 
 import time
 from typing import Any
+from uuid import uuid4
 
+import asyncpg
 import httpx
 import jwt
 import orjson
@@ -10,7 +12,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from api.paging import global_id
+from api.requests import LEGACY, MODERN
 from api.tokens import _base64
+from tenants import members
 from tenants.access import Role
 from tests.house import PASSWORD, House
 
@@ -167,19 +171,44 @@ async def test_a_token_with_another_header_is_refused(house: House, name: str) -
     assert (response.status_code, refused(response)) == (401, True)
 
 
-@pytest.mark.parametrize("name", [name for name in CLAIMS if name != "of nobody"])
+@pytest.mark.parametrize("name", CLAIMS)
 async def test_a_token_with_other_claims_is_refused(house: House, name: str) -> None:
     response = await bearing(house, await signed(house, {}, **CLAIMS[name]))
     assert (response.status_code, refused(response)) == (401, True)
 
 
-async def test_a_token_of_nobody_is_refused(house: House) -> None:
-    assert refused(await bearing(house, await signed(house, {}, **CLAIMS["of nobody"])))
+@pytest.fixture
+async def disabled(house: House) -> str:
+    """A good token of a member of acme who was disabled after it was issued."""
+    tenant = house.members["acme"][Role.AGENT].tenant
+    email = f"{uuid4().hex}@acme.example.org"
+    async with house.api.units.enter(tenant, None, write=True) as unit:
+        member = await members.add(unit, email=email, name="Gone", password_hash="", roles=[Role.AGENT])
+    token = await signed(house, {}, sub=str(member))
+    assert (await bearing(house, token)).status_code == 200
+    superuser = await asyncpg.connect(house.server.url("postgres", house.database))
+    await superuser.execute("UPDATE members SET status = 'DISABLED' WHERE id = $1", member)
+    await superuser.close()
+    return token
+
+
+@pytest.mark.parametrize("accept", [LEGACY, MODERN])
+async def test_a_member_who_is_disabled_or_gone_is_refused_as_a_bad_token_is(
+    house: House, disabled: str, accept: str
+) -> None:
+    gone = await signed(house, {}, **CLAIMS["of nobody"])
+    for token in (disabled, gone, "garbage"):
+        headers = {"authorization": f"Bearer {token}", "accept": accept}
+        response = await house.client.post("/graphql", json={"query": VERSION}, headers=headers)
+        assert (response.status_code, refused(response)) == (401, True)
+        assert response.headers["content-type"].startswith(accept)
+        assert response.headers["www-authenticate"] == 'Bearer error="invalid_token"'
 
 
 async def test_a_member_of_one_tenant_is_none_of_another(house: House) -> None:
     other = str(house.members["globex"][Role.OWNER].tenant)
-    assert refused(await bearing(house, await signed(house, {}, tid=other)))
+    response = await bearing(house, await signed(house, {}, tid=other))
+    assert (response.status_code, refused(response)) == (401, True)
 
 
 async def test_a_token_ends_even_if_it_was_seen_before(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

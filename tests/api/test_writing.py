@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import dataclasses
 import os
 import random
+from collections.abc import Awaitable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -12,8 +14,11 @@ import pytest
 
 from api.paging import global_id
 from domain import customers as domain_customers
-from domain.customers import FIELDS
+from domain.customers import FIELDS, writing
+from domain.customers.inputs import Changes
+from domain.customers.rows import CustomerView
 from tenants.access import Role
+from tenants.unit import Unit
 from tests.house import House
 
 FIELDS_READ = """id version givenName familyName displayName emails phones birthDate governmentId note externalId stage
@@ -26,6 +31,7 @@ MANY = f"""mutation($i: [CustomerInput!]!) {{ at: createCustomers(input: $i) {{
 UPDATE = f"""mutation($id: ID!, $v: Int!, $i: CustomerInput!) {{
   at: updateCustomer(id: $id, version: $v, input: $i) {{ customer {{ {FIELDS_READ} }} {ERRORS} }} }}"""
 ARCHIVE = f"mutation($id: ID!) {{ at: archiveCustomer(id: $id) {{ customer {{ version archivedAt }} {ERRORS} }} }}"
+TAG = f"mutation($n: String!) {{ at: createTag(name: $n) {{ tag {{ id name }} {ERRORS} }} }}"
 RESTORE = ARCHIVE.replace("archiveCustomer", "restoreCustomer")
 COUNT = "query($s: String!) { customers(filter: { source: $s }) { totalCount } }"
 FIND = "query($by: CustomerSearch!) { findCustomers(by: $by, first: 100) { nodes { id source } } }"
@@ -310,6 +316,62 @@ async def test_batches_that_want_the_same_ids_in_other_orders_do_not_block_each_
     assert await count(house, "cross") == 60
 
 
+def taker(n: int) -> dict[str, Any]:
+    return {"givenName": "Taker", "externalId": f"raced-{n}", "source": "raced"}
+
+
+@dataclasses.dataclass
+class Races:
+    """What others do when a batch has looked for taken ids, one at each of its tries; the rows of every insert."""
+
+    others: list[Awaitable[Any]] = dataclasses.field(default_factory=list)
+    inserts: list[int] = dataclasses.field(default_factory=list)
+
+
+@pytest.fixture
+def races(monkeypatch: pytest.MonkeyPatch) -> Races:
+    made, unraced = Races(), writing._insert
+
+    async def raced(unit: Unit, many: Sequence[Changes]) -> list[CustomerView]:
+        made.inserts.append(len(many))
+        if made.others and len(many) > 1:
+            await made.others.pop(0)
+        return await unraced(unit, many)
+
+    monkeypatch.setattr(writing, "_insert", raced)
+    return made
+
+
+async def test_a_batch_that_lost_a_race_is_made_again_as_one(house: House, races: Races) -> None:
+    races.others.append(at(house, MANY, {"i": [taker(n) for n in range(20, 50)]}))
+    answer = await at(house, MANY, {"i": [taker(n) for n in range(40)]})
+    told = [codes(outcome["userErrors"]) for outcome in answer["outcomes"]]
+    assert told == [[]] * 20 + [[("EXTERNAL_ID_TAKEN", f"input.{n}.externalId")] for n in range(20, 40)]
+    assert (answer["created"], await count(house, "raced")) == (20, 50)
+    assert races.inserts == [40, 30, 20]
+
+
+async def test_a_batch_that_loses_race_after_race_is_made_row_by_row(house: House, races: Races) -> None:
+    races.others += [house.create(**taker(n)) for n in (101, 102, 103)]
+    answer = await at(house, MANY, {"i": [taker(n) for n in range(100, 106)]})
+    assert [outcome["customer"] is None for outcome in answer["outcomes"]] == [False, True, True, True, False, False]
+    assert races.inserts == [6, 1, 5, 1, 4, 1, *[1] * 4]
+
+
+async def test_of_two_batches_at_once_that_conflict_each_row_gets_its_outcome(house: House) -> None:
+    wanted = [list(range(200, 320)), list(range(379, 259, -1))]
+    answers = await asyncio.gather(*(at(house, MANY, {"i": [taker(n) for n in each]}) for each in wanted))
+    told = [
+        (n, row, codes(outcome["userErrors"]))
+        for each, answer in zip(wanted, answers, strict=True)
+        for row, (n, outcome) in enumerate(zip(each, answer["outcomes"], strict=True))
+    ]
+    assert sorted(n for n, _, errors in told if not errors) == list(range(200, 380))
+    lost = [(row, errors) for _, row, errors in told if errors]
+    assert lost == [(row, [("EXTERNAL_ID_TAKEN", f"input.{row}.externalId")]) for row, _ in lost]
+    assert len(lost) == 60
+
+
 async def test_no_rows_are_refused(house: House) -> None:
     assert code_of(await house.ask(MANY, {"i": []})) == "BAD_USER_INPUT"
 
@@ -431,6 +493,15 @@ async def test_a_key_of_one_mutation_is_none_of_another(house: House) -> None:
     assert (await house.ask(ARCHIVE, {"id": made["id"]}, headers=headers))["data"]["at"]["customer"]["archivedAt"]
     answer = await house.ask(RESTORE, {"id": made["id"]}, headers=headers)
     assert code_of(answer) == "IDEMPOTENCY_KEY_REUSED"
+
+
+async def test_a_tag_asked_for_again_with_a_key_is_made_once(house: House) -> None:
+    headers = {"idempotency-key": "tagged"}
+    first, second = [await house.ask(TAG, {"n": "keyed tag"}, headers=headers) for _ in range(2)]
+    other = await house.ask(TAG, {"n": "another tag"}, headers=headers)
+    assert first["data"]["at"]["tag"]["id"]
+    assert first == second
+    assert (code_of(other), other["data"]) == ("IDEMPOTENCY_KEY_REUSED", {"at": None})
 
 
 # Rights

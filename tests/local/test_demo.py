@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import os
 import re
 import signal
 import socket
@@ -9,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from local.processes import owned_folder
 COFFER = [sys.executable, "-c", "import cli; cli.main()", "demo"]
 ROOT = Path(__file__).parent.parent.parent
 COUNTS = "SELECT t.slug, count(c.id) FROM tenants t LEFT JOIN customers c ON c.tenant_id = t.id GROUP BY t.slug"
+
+SOME_LOADED = re.compile(rb"Capitol CRM [^\r\n]*[ m][1-9][0-9]?%")  # neither 0 % nor 100 %
 
 
 @dataclass(frozen=True)
@@ -51,18 +53,18 @@ async def counted(url: str) -> dict[str, int]:
 
 
 def killed_while_loading(folder: Path) -> int:
-    """Starts the demo, and kills it with -9 as soon as the first of its customers are there: how many were."""
+    """Starts the demo, and kills it with -9 as soon as its progress shows some customers: how many were there."""
     command = [*COFFER, "--once", "--folder", str(folder), "--port", "0"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"postgresql://postgres@/coffer?host={folder}/postgres/socket&port=5432"
-    rows = 0
-    while rows == 0 and process.poll() is None:
-        with suppress(OSError, asyncpg.PostgresError):
-            rows = asyncio.run(counted(url)).get("capitol", 0)
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-    return rows
+    terminal = {**os.environ, "FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "100"}  # where progress is shown
+    with subprocess.Popen(
+        command, cwd=ROOT, env=terminal, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
+    ) as process:
+        assert process.stdout is not None
+        shown = b""
+        while not SOME_LOADED.search(shown) and (more := process.stdout.read(4096)):
+            shown += more
+        process.kill()
+    return asyncio.run(counted(f"postgresql://postgres@/coffer?host={folder}/postgres/socket&port=5432"))["capitol"]
 
 
 def copied(folder: Path, to: Path) -> Path:

@@ -1,0 +1,184 @@
+"""`coffer doctor`: looks at all that Coffer stands on, and says a line each: well, or what to do.
+
+It holds no SQL and makes nothing: what a policy must refuse is asked for in a form that could not succeed.
+"""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import typer
+from sqlalchemy.exc import DBAPIError
+
+import settings as environment
+from api.app import Api
+from crypto.errors import CofferError, KeyRefused
+from crypto.transit import TransitKeys
+from settings import Settings, SettingsError
+from tenants import catalogue, inspections, tenants
+from tenants.database import Database
+from tenants.errors import DatabaseUnavailable
+
+_SKEW_SECONDS = 5
+# Of all tenants' keys: what the API's policy must refuse, by the path below the transit mount.
+_BEYOND_THE_API = {
+    "keys": "create keys",
+    "datakey/wrapped": "make data keys",
+    "datakey/plaintext": "make data keys in clear",
+    "encrypt": "encrypt",
+}
+
+
+def doctor() -> None:
+    """Check settings, TLS, database, migrations, Vault and its policies, clocks: a line each, with what to do."""
+    settings = environment.read()
+    typer.echo("ok   settings")
+    found = asyncio.run(_examine(settings))
+    for name, problems in found:
+        for problem in problems:
+            typer.echo(f"FIX  {name}: {problem}")
+        if not problems:
+            typer.echo(f"ok   {name}")
+    if settings.owner_database_url is None:
+        typer.echo("skip migrations: only the owner can read them; set COFFER_OWNER_DATABASE_URL to check them too")
+    if any(problems for _, problems in found):
+        sys.exit(1)
+
+
+def refusal(error: DBAPIError) -> str:
+    """The class of the driver's error tells what is wrong; its message might hold a value."""
+    cause = getattr(error.orig, "__cause__", None) or error.orig
+    return f"Postgres refused ({type(cause).__name__}); check role, password and database name, run `coffer migrate`."
+
+
+@asynccontextmanager
+async def provisioner_keys(settings: Settings) -> AsyncIterator[TransitKeys]:
+    """The key store as the provisioner; raises `SettingsError` where no such role is set."""
+    role = settings.provisioner_role
+    if role is None:
+        names = ("COFFER_VAULT_PROVISIONER_ROLE_ID", "COFFER_VAULT_PROVISIONER_SECRET_ID")
+        raise SettingsError("\n".join(f"{name} is missing; see README, Settings." for name in names))
+    keys = TransitKeys(
+        settings.vault_address,
+        role.role_id,
+        role.secret_id,
+        ca_file=settings.vault_ca_file,
+        mount=settings.transit_mount,
+    )
+    try:
+        yield keys
+    finally:
+        await keys.close()
+
+
+async def _examine(settings: Settings) -> list[tuple[str, list[str]]]:
+    api = Api(settings)
+    databases = {"serving": api.database, "platform": api.platform}
+    if settings.owner_database_url is not None:
+        databases["owner"] = Database(settings.owner_database_url, pool_size=1)
+    checks: list[tuple[str, Coroutine[Any, Any, list[str]]]] = [
+        *((f"TLS to Postgres, {name} role", _encrypted(database)) for name, database in databases.items()),
+        ("database roles, rights and row-level security", catalogue.problems(api.database, catalogue.APP)),
+        ("database, platform role", catalogue.problems(api.platform, catalogue.PLATFORM)),
+        ("clock", _skewed(api.database)),
+        ("TLS to Vault", _vault_encrypted(settings)),
+        ("Vault health", _healthy(api)),
+        ("Vault policy of the API", _api_policy(api)),
+        ("Vault policy of the provisioner", _provisioner_policy(api)),
+    ]
+    if settings.owner_database_url is not None:
+        checks.append(("migrations", _drifted(settings.owner_database_url)))
+    try:
+        return [(name, await _or_told(check)) for name, check in checks]
+    finally:
+        await api.close()
+        if "owner" in databases:
+            await databases["owner"].close()
+
+
+async def _or_told(check: Coroutine[Any, Any, list[str]]) -> list[str]:
+    try:
+        return await check
+    except CofferError as error:
+        return [error.message]
+    except DBAPIError as error:
+        return [refusal(error)]
+
+
+async def _encrypted(database: Database) -> list[str]:
+    link = await inspections.link(database)
+    return [] if link.is_tls or link.is_local else ["not encrypted; end its URL in ?sslmode=verify-full"]
+
+
+async def _skewed(database: Database) -> list[str]:
+    before = datetime.now(UTC)
+    clock = (await inspections.link(database)).clock
+    after = datetime.now(UTC)
+    seconds = max((before - clock).total_seconds(), (clock - after).total_seconds())
+    return [f"Postgres' clock is {seconds:.0f} s away from ours; run NTP on both"] if seconds > _SKEW_SECONDS else []
+
+
+async def _drifted(url: str) -> list[str]:
+    from migrations.apply import drift  # alembic takes its time, and is needed here only
+
+    try:
+        found = await asyncio.to_thread(drift, url)
+    except OSError as cause:
+        raise DatabaseUnavailable from cause
+    return [] if found is None else [f"{found.rstrip('.')}; run `coffer migrate` of the release that serves"]
+
+
+async def _vault_encrypted(settings: Settings) -> list[str]:
+    parts = urlsplit(settings.vault_address)
+    encrypted = parts.scheme == "https" or environment.is_loopback(parts.hostname)
+    return [] if encrypted else ["not encrypted; give COFFER_VAULT_ADDR an https:// address"]
+
+
+async def _healthy(api: Api) -> list[str]:
+    await api.keys.health()
+    return []
+
+
+async def _api_policy(api: Api) -> list[str]:
+    await api.keys.health()  # a Vault that is away would look like one that refuses
+    again = "load deploy/vault/api.hcl again by deploy/vault/setup.sh"
+    found = []
+    try:
+        await api.keys.sign(api.settings.signing_key, b"coffer doctor")
+    except KeyRefused:
+        found.append(f"it can't sign access tokens; {again}")
+    for path, act in _BEYOND_THE_API.items():
+        if await api.keys.may(path):
+            found.append(f"it may {act}; {again}")
+    return found
+
+
+async def _provisioner_policy(api: Api) -> list[str]:
+    if api.settings.provisioner_role is None:
+        return []
+    again = "load deploy/vault/provisioner.hcl again by deploy/vault/setup.sh"
+    found, context = [], b"coffer doctor"
+    async with provisioner_keys(api.settings) as maker:
+        await maker.health()
+        for tenant in await tenants.page(api.platform, first=1):
+            try:
+                wrapped = await maker.make_data_key(tenant.id, context)
+            except KeyRefused:
+                return [f"it can't make data keys; {again}"]
+            if await _is_allowed(maker.unwrap(tenant.id, [(wrapped, context)])):
+                found.append(f"it may open data keys; {again}")
+        if await _is_allowed(maker.sign(api.settings.signing_key, context)):
+            found.append(f"it may sign access tokens; {again}")
+    return found
+
+
+async def _is_allowed(act: Coroutine[Any, Any, object]) -> bool:
+    try:
+        await act
+    except KeyRefused:
+        return False
+    return True

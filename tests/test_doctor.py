@@ -1,0 +1,119 @@
+"""`coffer doctor` as an operator runs it: a sound house, wrong roles, wide policies, old databases, nobody there."""
+
+from typing import Any
+
+import pytest
+import requests
+
+from local.openbao import app_role
+from local.postgres import create_roles_and_database
+from tests.house import House
+from tests.test_cli import coffer, environment
+
+__all__ = ["environment"]  # the fixture
+
+TOO_WIDE = """
+path "transit/*" {
+  capabilities = ["create", "read", "update"]
+}
+path "transit/keys/" {
+  capabilities = ["list"]
+}
+"""
+
+
+def ask(house: House, method: str, path: str, **body: Any) -> requests.Response:
+    headers = {"X-Vault-Token": house.vault.bao.root_token}
+    return requests.request(method, f"{house.vault.bao.address}/v1/{path}", json=body, headers=headers, timeout=5)
+
+
+def key_names(house: House) -> list[str]:
+    names: list[str] = ask(house, "LIST", "transit/keys").json()["data"]["keys"]
+    return names
+
+
+@pytest.fixture
+def too_wide(house: House, environment: dict[str, str]) -> dict[str, str]:
+    """The environment of an API whose AppRole may do far too much."""
+    ask(house, "PUT", "sys/policies/acl/too-wide", policy=TOO_WIDE).raise_for_status()
+    wish = {"token_policies": "too-wide", "token_no_default_policy": True}
+    ask(house, "POST", "auth/approle/role/too-wide", **wish).raise_for_status()
+    role = app_role(house.vault.bao, "too-wide")
+    return {
+        **environment,
+        "COFFER_VAULT_API_ROLE_ID": role.role_id,
+        "COFFER_VAULT_API_SECRET_ID": role.secret_id,
+    }
+
+
+async def test_the_doctor_finds_a_sound_house_sound(environment: dict[str, str]) -> None:
+    done = await coffer("doctor", environment=environment)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(line.startswith("ok ") for line in done.stdout.splitlines())
+    assert len(done.stdout.splitlines()) == 12
+
+
+async def test_the_doctor_names_what_each_wrong_role_may_do(environment: dict[str, str]) -> None:
+    swapped = {
+        **environment,
+        "COFFER_DATABASE_URL": environment["COFFER_PLATFORM_DATABASE_URL"],
+        "COFFER_VAULT_API_ROLE_ID": environment["COFFER_VAULT_PROVISIONER_ROLE_ID"],
+        "COFFER_VAULT_API_SECRET_ID": environment["COFFER_VAULT_PROVISIONER_SECRET_ID"],
+    }
+
+    done = await coffer("doctor", environment=swapped)
+
+    assert done.returncode == 1
+    assert "connected as coffer_platform" in done.stdout
+    assert "Vault policy of the API: it may make data keys" in done.stdout
+
+
+async def test_the_doctor_tells_of_a_database_and_a_vault_that_are_away(environment: dict[str, str]) -> None:
+    away = {
+        **environment,
+        "COFFER_DATABASE_URL": "postgresql://coffer_app@127.0.0.1:1/coffer",
+        "COFFER_VAULT_ADDR": "http://127.0.0.1:1",
+    }
+
+    done = await coffer("doctor", environment=away)
+
+    assert done.returncode == 1
+    assert "FIX  clock: The database does not answer" in done.stdout
+    assert "FIX  Vault health: The key store does not answer" in done.stdout
+
+
+async def test_the_doctor_names_a_policy_that_is_too_wide_and_makes_no_key(
+    house: House, too_wide: dict[str, str]
+) -> None:
+    before = key_names(house)
+
+    done = await coffer("doctor", environment=too_wide)
+
+    assert done.returncode == 1
+    assert "FIX  Vault policy of the API: it may create keys; load deploy/vault/api.hcl again" in done.stdout
+    assert "FIX  Vault policy of the API: it may make data keys in clear; " in done.stdout
+    assert key_names(house) == before
+
+
+async def test_the_doctor_tells_of_a_database_at_another_revision(house: House, environment: dict[str, str]) -> None:
+    name = f"{house.database}_empty"
+    create_roles_and_database(house.server, name)
+    unmigrated = {
+        **environment,
+        "COFFER_OWNER_DATABASE_URL": house.server.url("coffer_owner", name, scheme="postgresql+asyncpg"),
+    }
+
+    done = await coffer("doctor", environment=unmigrated)
+
+    assert done.returncode == 1
+    assert "FIX  migrations: Target database is not up to date; run `coffer migrate`" in done.stdout
+
+
+async def test_the_doctor_says_what_it_needs_to_check_migrations(environment: dict[str, str]) -> None:
+    without = {name: value for name, value in environment.items() if name != "COFFER_OWNER_DATABASE_URL"}
+
+    done = await coffer("doctor", environment=without)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "skip migrations: only the owner can read them; set COFFER_OWNER_DATABASE_URL" in done.stdout
