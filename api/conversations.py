@@ -255,6 +255,7 @@ class Conversation:
             async for result in iterator:
                 if result.errors and not may_introspect:
                     result.errors = [without_suggestions(error) for error in result.errors]
+                _refuse_what_never_ran(result)
                 payload = messages.payload_of(result, request.request_id)
                 await self._send({"id": name, "type": "next", "payload": payload})
         finally:
@@ -264,8 +265,10 @@ class Conversation:
     async def _executed(
         self, prepared: Prepared, request: GraphQLRequest, viewer: Any
     ) -> AsyncIterator[ExecutionResult]:
-        result = await self._answers.execute(prepared, request, viewer)
-        # Errors without a path were met before anything ran: they are the request's, as in HTTP.
-        if result.data is None and result.errors and not any(error.path for error in result.errors):
-            raise RequestRefused(*result.errors)
-        yield result
+        yield await self._answers.execute(prepared, request, viewer)
+
+
+def _refuse_what_never_ran(result: ExecutionResult) -> None:
+    """Errors without a path were met before anything ran: they are the request's, as in HTTP."""
+    if result.data is None and result.errors and not any(error.path for error in result.errors):
+        raise RequestRefused(*result.errors)
