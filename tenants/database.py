@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 
@@ -12,6 +12,7 @@ from tenants.errors import Conflict, DatabaseUnavailable
 
 _READS: dict[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 _CONFLICT = "40"  # deadlock or serialisation failure: the transaction that lost may be repeated
+_LOST = "8s2b"  # SQLAlchemy's: the connection broke earlier in this transaction
 _AWAY = ("08", "57P0", "53")  # connection lost, server shutting down, out of connections
 
 
@@ -73,6 +74,10 @@ async def translated() -> AsyncIterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeout, OSError) as error:
+        raise DatabaseUnavailable from error
+    except PendingRollbackError as error:
+        if error.code != _LOST:
+            raise
         raise DatabaseUnavailable from error
     except DBAPIError as error:
         state = str(getattr(error.orig, "sqlstate", "") or "")

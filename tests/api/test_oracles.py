@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
+from tenants import members
 from tenants.access import Role
+from tenants.ids import new_id
+from tenants.viewers import Credential, MemberId
 from tests.house import House
 
 SECRETS = {
@@ -242,6 +245,26 @@ async def test_every_masked_field_is_named_at_once(house: House, known: str) -> 
     seen = await read(house, known, Role.AGENT)
     answer = await save(house, known, Role.AGENT, emails=seen["emails"], phones=seen["phones"], note=None)
     assert sorted(e["path"][-1] for e in answer["data"]["updateCustomer"]["userErrors"]) == ["emails", "note", "phones"]
+
+
+async def test_saving_the_mask_of_a_name_made_of_other_names_is_refused(house: House, known: str) -> None:
+    before = await read(house, known)
+    who = await both(house, Role.ADMIN, Role.INTEGRATION)  # sees names masked and may write them
+    seen = await house.data(READ, {"id": known}, role=None, headers=who)
+    sent = {"id": known, "version": before["version"], "input": {"displayName": seen["customer"]["displayName"]}}
+    answer = (await house.data(SAVE, sent, role=None, headers=who))["updateCustomer"]
+    assert (before["displayName"], sent["input"]) == ("Oriana Oracle", {"displayName": "O. O."})
+    assert [(e["code"], e["path"]) for e in answer["userErrors"]] == [("MASKED_INPUT", ["input", "displayName"])]
+    assert await read(house, known) == before
+
+
+async def both(house: House, *roles: Role) -> dict[str, str]:
+    """The headers of a new member that has all these roles."""
+    tenant = house.tenants["acme"].id
+    async with house.api.units.enter(tenant, None, write=True) as unit:
+        email = f"{new_id().hex}@acme.example.org"
+        made = await members.add(unit, email=email, name="Both", password_hash="unused", roles=roles)
+    return {"authorization": f"Bearer {await house.token(Credential(tenant, MemberId(made)))}"}
 
 
 async def test_whoever_sees_it_plain_may_save_what_looks_like_a_mask(house: House) -> None:

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from sqlalchemy import text
 
 from api.paging import global_id
 from domain import customers as domain_customers
@@ -418,6 +419,32 @@ async def test_an_unexpected_error_undoes_all(house: House, monkeypatch: pytest.
     assert code_of(answer) == "INTERNAL"
     assert "secret" not in str(answer)
     assert await count(house, "undone") == 0
+
+
+async def test_a_database_lost_at_the_savepoint_of_a_field_is_unavailable(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, archived = await house.create(givenName="Lost"), domain_customers.archive
+
+    async def cut_off(unit: Unit, customer: UUID) -> CustomerView:
+        view = await archived(unit, customer)
+        await cut(house, unit)
+        return view
+
+    monkeypatch.setattr(domain_customers, "archive", cut_off)
+    answer = await house.ask(ARCHIVE, {"id": made["id"]})
+    assert code_of(answer) == "DATABASE_UNAVAILABLE"
+    assert answer["errors"][0]["extensions"]["retryable"]
+    assert (await read(house, made["id"]))["archivedAt"] is None
+
+
+async def cut(house: House, unit: Unit) -> None:
+    (session,) = await unit.scalars(text("SELECT pg_backend_pid()"))
+    connection = await asyncpg.connect(house.superuser_url)
+    try:
+        assert await connection.fetchval("SELECT pg_terminate_backend($1, 5000)", session)
+    finally:
+        await connection.close()
 
 
 # Idempotency

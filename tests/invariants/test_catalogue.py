@@ -131,6 +131,11 @@ PLANTED = {
         "ALTER FUNCTION coffer_enter SECURITY INVOKER",
         "function coffer_enter runs with its owner's rights",
     ),
+    "coffer_enter of another owner": (
+        "ALTER FUNCTION coffer_enter OWNER TO coffer_platform",
+        "ALTER FUNCTION coffer_enter OWNER TO coffer_owner",
+        "function coffer_enter is owned by coffer_platform, not coffer_owner",
+    ),
     "a right too many": (
         "GRANT TRUNCATE ON customers TO coffer_app",
         "REVOKE TRUNCATE ON customers FROM coffer_app",
