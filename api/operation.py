@@ -1,6 +1,6 @@
 """One GraphQL operation: its unit, its viewer, what it selects; commits before it answers."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeGuard
 
@@ -134,7 +134,7 @@ class Operations:
 
     async def record(self, prepared: Prepared, unit: Unit, result: ExecutionResult) -> None:
         """Whatever is about to leave, and what was refused, is on record first. Raises `AuditUnavailable`."""
-        entries = list(_disclosures(self._services, prepared.selected, unit))
+        entries = list(_disclosures(self._services.wholes, (result.extensions or {}).get("disclosure", ()), unit))
         refused = sorted({_field_name(error) for error in result.errors or () if _code(error) == Forbidden.code})
         if refused:
             entries.append(_entry(unit, "access.refused", fields=refused, outcome=Forbidden.code))
@@ -162,23 +162,21 @@ class Operations:
             result.extensions = {**(result.extensions or {}), "disclosure": disclosed}
 
 
-def _disclosures(services: Services, selected: frozenset[str], unit: Unit) -> Iterator[Entry]:
+def _disclosures(wholes: Mapping[str, str], said: Iterable[dict[str, str]], unit: Unit) -> Iterator[Entry]:
     """One entry per type whose personal values were read: which fields at which level, of which records."""
-    if not unit.disclosed:
-        return
-    said = services.disclosure(selected, unit.viewer)
     for kind, records in unit.disclosed.items():
-        levels = {
-            entry["field"]: entry["level"]
+        shown = [
+            (entry["field"], entry["level"])
             for entry in said
-            if entry["level"] != Level.HIDDEN.name and services.wholes[entry["field"].partition(".")[0]] == kind
-        }
-        fields = [f"{name}:{level}" for name, level in levels.items()]
+            if entry["level"] != Level.HIDDEN.name and wholes[entry["field"].partition(".")[0]] == kind
+        ]
+        plain = sum(level == Level.PLAIN.name for _, level in shown)
         counts = {
             "records": len(records),
-            "plain": len(records) * sum(level == Level.PLAIN.name for level in levels.values()),
-            "masked": len(records) * sum(level == Level.MASKED.name for level in levels.values()),
+            "plain": len(records) * plain,
+            "masked": len(records) * (len(shown) - plain),
         }
+        fields = [f"{name}:{level}" for name, level in shown]
         yield _entry(unit, DISCLOSED, subject_type=kind, subjects=sorted(records), fields=fields, details=counts)
 
 

@@ -10,8 +10,8 @@ import orjson
 import uvloop
 
 from api.app import Api
-from bench.cases import Case, cases, floor
-from bench.costs import CRYPTO, DATABASE, JSON, PATH, REST
+from bench.cases import Case, cases, floor, unrecorded
+from bench.costs import CRYPTO, DATABASE, JSON, PATH, RECORD, REST
 from bench.house import OTHER_CORE, SERVER_CORE, House, house, on_core
 from bench.load import Measured, ask, drive, message
 from bench.server import Kind, serving
@@ -49,13 +49,15 @@ async def _bench(asked: argparse.Namespace) -> None:
             for each in wanted:
                 _print_rate(each, await _measured(port, each, asked), lowest)
         _print_rate(case, lowest, lowest)
+        with serving(built.settings, Kind(is_unrecorded=True)) as port:
+            _print_rate(unrecorded(wanted[0]), await _measured(port, wanted[0], asked), lowest)
         print(f"\nms of a request alone{'':13}" + "".join(f"{part:>10}" for part in (*_PARTS, "all")))
         with serving(built.settings, Kind(is_timed=True)) as port:
             for each in wanted:
                 _print_split(each, await _split(port, each, asked.seconds))
 
 
-_PARTS = (DATABASE, CRYPTO, REST, JSON)
+_PARTS = (DATABASE, RECORD, CRYPTO, REST, JSON)
 
 
 async def _cases(built: House) -> list[Case]:

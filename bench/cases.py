@@ -1,7 +1,7 @@
 """What is asked: the four operations and the floor, as endless streams of ready requests over all tenants."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, cycle
 from typing import Any
 
@@ -43,6 +43,10 @@ def cases(house: House, managers: list[str], agents: list[str], spare: str) -> l
 def floor(house: House, tokens: list[str]) -> Case:
     requests = cycle([message("/", b"", token) for token in tokens])
     return Case("e", "floor: (a) without GraphQL", requests, Expected(_ROW, min(50, house.rows_each)))
+
+
+def unrecorded(page: Case) -> Case:
+    return replace(page, letter="f", name="(a) without its record")
 
 
 def _finds(house: House, tokens: list[str]) -> Iterator[bytes]:

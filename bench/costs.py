@@ -14,9 +14,10 @@ import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crypto.keyring import Keyring
+from tenants.recorder import Recorder
 from tenants.unit import Unit, Units
 
-DATABASE, CRYPTO, JSON, REST = "database", "crypto", "JSON", "GraphQL"
+DATABASE, CRYPTO, JSON, RECORD, REST = "database", "crypto", "JSON", "record", "GraphQL"
 PATH = "/bench/costs"
 
 
@@ -70,6 +71,8 @@ class Costs:
             setattr(Unit, name, self._coroutine(DATABASE, getattr(Unit, name)))
         for owner, name in ((Unit, "savepoint"), (Units, "enter")):
             setattr(owner, name, self._context(DATABASE, getattr(owner, name)))
+        for name in ("record",):
+            setattr(Recorder, name, self._coroutine(RECORD, getattr(Recorder, name)))
         for name in ("open_many", "seal", "token", "authenticate"):
             setattr(Keyring, name, self._function(CRYPTO, getattr(Keyring, name)))
         for name in ("dumps", "loads"):

@@ -1,9 +1,11 @@
 """The floor: the page of case (a) by asyncpg, AES-GCM and orjson alone; no GraphQL, no ORM, no rule.
 
-It keeps what nobody may leave away: the transaction scoped by row-level security, and sealed columns.
+It keeps what nobody may leave away: the transaction scoped by row-level security, sealed columns, and the record of
+what was shown, committed before it leaves.
 """
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -16,10 +18,14 @@ from crypto.keyring import Keyring, SealedCell
 from crypto.values import Sealed
 from domain.customers import Customer
 from settings import Settings
+from tenants.audits import DISCLOSED, Entry
+from tenants.database import Database
 from tenants.owned import places
+from tenants.recorder import Recorder
 from tenants.viewers import TenantId
 
 _LABEL = places(Customer)["profile"].label
+_FIELDS = [f"Customer.{name}:PLAIN" for name in ("givenName", "familyName", "emails", "phones", "birthDate", "city")]
 _ENTER = "SELECT * FROM coffer_enter($1, NULL, false)"
 _PAGE = """
 SELECT c.id, c.stage, c.created_at, c.profile, s.secret
@@ -53,6 +59,7 @@ class Floor:
         cells = [SealedCell(Sealed(row[3]), row[4], row[0], row[0]) for row in rows]
         opened = self._rings[tenant].open_many(_LABEL, cells)
         nodes = [_node(row, orjson.loads(raw)) for row, raw in zip(rows, opened, strict=True)]
+        await self._recorder.record([_entry(tenant, [row[0] for row in rows])])
         return orjson.dumps({"data": {"customers": {"nodes": nodes}}})
 
     async def _live(self, receive: Receive, send: Send) -> None:
@@ -62,12 +69,30 @@ class Floor:
             async with api.units.enter(TenantId(tenant), None, write=False) as unit:
                 self._rings[tenant] = unit.keyring
         await api.close()
+        recording = Database(self._settings.recorder_database_url, pool_size=1)
+        self._recorder = Recorder(recording)
         url = self._settings.database_url.replace("postgresql+asyncpg://", "postgresql://", 1)
         self._pool = await asyncpg.create_pool(url, min_size=10, max_size=10, server_settings={"jit": "off"})
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self._pool.close()
+        await self._recorder.close()
+        await recording.close()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _entry(tenant: UUID, customers: list[UUID]) -> Entry:
+    counts: dict[str, int | str] = {"records": len(customers), "plain": len(customers) * len(_FIELDS), "masked": 0}
+    return Entry(
+        tenant=tenant,
+        at=datetime.now(UTC),
+        actor=tenant,
+        action=DISCLOSED,
+        subject_type="Customer",
+        subjects=customers,
+        fields=_FIELDS,
+        details=counts,
+    )
 
 
 def _node(row: Any, profile: dict[str, Any]) -> dict[str, Any]:

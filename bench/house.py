@@ -99,7 +99,7 @@ def on_core(core: int) -> Iterator[None]:
 
 @contextmanager
 def _services(folder: Path) -> Iterator[tuple[Postgres, OpenBao, Credentials]]:
-    with postgres(folder / "postgres", durable=False) as server, openbao(folder / "openbao") as bao:
+    with postgres(folder / "postgres") as server, openbao(folder / "openbao") as bao:
         yield server, bao, configure(bao)
 
 

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,17 +19,21 @@ from bench.costs import Costs
 from bench.floor import Floor
 from bench.house import SERVER_CORE
 from settings import AppRole, Mode, Settings
+from tenants.audits import Entry
+from tenants.recorder import Recorder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
     """`floor` maps static tokens to tenants and is served in place of the API; `is_timed` puts `Costs` around it.
 
-    `profile` is the file that cProfile writes when the server ends.
+    `is_unrecorded` leaves the record of what is shown away, to see what it costs. `profile` is the file that cProfile
+    writes when the server ends.
     """
 
     floor: dict[str, str] | None = None
     is_timed: bool = False
+    is_unrecorded: bool = False
     profile: str | None = None
 
 
@@ -58,11 +62,17 @@ def _serve(descriptor: int, core: int, told: dict[str, Any]) -> None:
     os.sched_setaffinity(0, {core})
     settings, kind = _settings(told["settings"]), Kind(**told["kind"])
     configure_logs(settings.log_level)
+    if kind.is_unrecorded:
+        setattr(Recorder, "record", _forget)  # noqa: B010  # this process measures, and serves nobody
     app: Any = Api(settings).app if kind.floor is None else Floor(settings, kind.floor)
     config = uvicorn.Config(Costs(app) if kind.is_timed else app, log_level="warning", access_log=False, lifespan="on")
     listening = socket.socket(fileno=descriptor)
     with suppress(KeyboardInterrupt), _profiled(kind.profile):
         uvicorn.Server(config).run(sockets=[listening])
+
+
+async def _forget(_recorder: Recorder, _entries: Sequence[Entry]) -> None:
+    pass
 
 
 @contextmanager

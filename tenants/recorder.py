@@ -56,7 +56,7 @@ class Recorder:
                 _settle(group, None)
 
     async def _commit(self, entries: Sequence[Entry]) -> None:
-        async with self._database.connection() as connection:
+        async with self._database.statements() as connection:
             await connection.execute(insert(_entries), [entry.row() for entry in entries])
 
 

@@ -111,6 +111,7 @@ class House:
         self.ran.append("ticks")
         for number in range(1 if to is None else to):
             yield {"ticks": number}
+            await asyncio.sleep(0)
         if to is None:
             await asyncio.Event().wait()
 
@@ -398,6 +399,18 @@ async def test_a_bomb_of_compressed_spaces_is_1009(stage: Stage, behind: House) 
     async with stage.acknowledged(compression="deflate") as client:
         await client.send(" " * 10_000_000)
         assert await client.closed() == 1009
+
+
+async def test_what_the_server_closes_by_itself_is_no_error_of_ours(stage: Stage, behind: House) -> None:
+    with capture_logs() as logs:
+        async with stage.acknowledged() as client:
+            await client.subscribe({"query": "subscription { ticks(to: 1000000) }"})
+            too_long = " " * (stage.server.config.ws_max_size + 1)
+            # Read meanwhile, so that the server is sending when it closes.
+            _, code = await asyncio.gather(client.send(too_long), client.closed(), return_exceptions=True)
+            assert code == 1009
+        await until(lambda: behind.socket.open == 0)
+    assert not logs
 
 
 async def test_an_unknown_sub_protocol_is_4406(stage: Stage, behind: House) -> None:

@@ -84,7 +84,7 @@ async def test_a_free_text_purpose_is_refused(house: House) -> None:
 
 
 async def test_what_can_not_be_recorded_is_not_shown(house: House) -> None:
-    await house.create(givenName="Zenobia")
+    await house.create(givenName="Xanthippe")
     async with unwritable(house):
         answer = await house.ask(PAGE)
     assert answer["errors"][0]["extensions"]["code"] == "AUDIT_UNAVAILABLE"
