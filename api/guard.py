@@ -187,7 +187,9 @@ def _subscribing(field: GraphQLField) -> Resolve:
     rule, check = rule_of(field), _check_of(field)
     load, subscribe = field.extensions[_DEFINITION].metadata["load"], cast(Resolve, field.subscribe)
     field.resolve = load
-    return _requiring(cast(Requires, rule).permission, subscribe, check)
+    if isinstance(rule, Requires):
+        return _requiring(rule.permission, subscribe, check)
+    return _checked(subscribe, check) if check else subscribe
 
 
 def _attribute(name: str) -> Resolve:

@@ -1,6 +1,7 @@
 """What can be subscribed to: changes of customers, and the progress of a job."""
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, cast
 from uuid import UUID
@@ -10,14 +11,17 @@ from graphql import GraphQLResolveInfo
 from strawberry import Info
 
 from api.customers import Customer
-from api.directives import Input, Requires, argument, public, requires
+from api.directives import Input, Public, Requires, argument, public, requires
+from api.jobs import Job
 from api.operation import Operation
 from api.paging import local_id
-from domain import customers
+from domain import customers, jobs
 from domain.errors import BadInput
 from tenants import events
 from tenants.access import Permission
 from tenants.events import Event
+from tenants.feeds import Following
+from tenants.jobs import ENDED
 
 _MOST = 100
 _HARMLESS = Input(why="an id opens nothing by itself")
@@ -63,6 +67,21 @@ async def _change(
     return CustomerChange(event=found) if wanted is None or found.subject in wanted else None
 
 
+@dataclass(frozen=True, slots=True)
+class _Watch:
+    """A job that moved, and whom to tell that it will move no more."""
+
+    job: UUID
+    following: Following
+
+
+async def _moved(watch: _Watch, info: GraphQLResolveInfo[Operation], **_id: str) -> Job:
+    found = await jobs.get(info.context.unit, watch.job)
+    if found.state in ENDED:
+        watch.following.end()
+    return cast(Job, found)
+
+
 @strawberry.type
 class Subscription:
     @strawberry.subscription(
@@ -77,6 +96,21 @@ class Subscription:
             raise BadInput(f"`ids` has 1 to {_MOST} ids.")
         feed, tenant = info.context.services.feed, info.context.unit.tenant.id
         with feed.events(tenant) as following:
-            await feed.ready()
+            await feed.ready(following)
             async for event in following.ids():
                 yield cast(CustomerChange, event)
+
+    @strawberry.subscription(
+        directives=[Public(reason="for who started the job, or holds JOBS_READ; to all others it is NOT_FOUND")],
+        metadata={"load": _moved},
+        description="How a job stands, now and whenever it moved; ends with the job.",
+    )
+    async def job_progress(
+        self, info: Info[Operation], id: Annotated[strawberry.ID, argument(_HARMLESS)]
+    ) -> AsyncIterator[Job | None]:
+        feed, tenant, job = info.context.services.feed, info.context.unit.tenant.id, local_id("Job", id)
+        with feed.job(tenant, job) as following:
+            await feed.ready(following)
+            following.tell(job)
+            async for moved in following.ids():
+                yield cast(Job, _Watch(moved, following))

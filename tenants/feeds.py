@@ -39,14 +39,21 @@ class Following:
 
     def __init__(self, only: UUID | None) -> None:
         self.only = only
-        self._waiting: dict[UUID, None] = {}
+        self.since = 0
+        self._waiting: dict[UUID, int] = {}
         self._wake = asyncio.Event()
         self._is_late = False
+        self._has_ended = False
 
-    def tell(self, id: UUID) -> None:
+    def end(self) -> None:
+        """Nothing more will come; what waits is still given out."""
+        self._has_ended = True
+        self._wake.set()
+
+    def tell(self, id: UUID, xid: int = 0) -> None:
         if self.only in (None, id):
             self._is_late = self._is_late or len(self._waiting) >= MOST_WAITING
-            self._waiting[id] = None
+            self._waiting[id] = xid
             self._wake.set()
 
     async def ids(self) -> AsyncIterator[UUID]:
@@ -56,11 +63,13 @@ class Following:
             if self._is_late:
                 raise TooSlow
             if not self._waiting:
+                if self._has_ended:
+                    return
                 self._wake.clear()
                 continue
             id = next(iter(self._waiting))
-            del self._waiting[id]
-            yield id
+            if self._waiting.pop(id) >= self.since or self.only is not None:
+                yield id
 
 
 class Feed:
@@ -78,7 +87,7 @@ class Feed:
 
     @contextmanager
     def events(self, tenant: TenantId) -> Iterator[Following]:
-        """The events that commit from now on, but for what committed before `ready`."""
+        """The events that commit from `ready` on."""
         with self._following(self._events, tenant, None) as following:
             yield following
 
@@ -87,12 +96,13 @@ class Feed:
         with self._following(self._jobs, tenant, job) as following:
             yield following
 
-    async def ready(self) -> None:
+    async def ready(self, following: Following) -> None:
         """Returns once whatever commits from now on will be told. Raises `DatabaseUnavailable`."""
+        async with self._platform.connection() as connection:
+            following.since = await _horizon(connection)
         if self._reader is None or self._reader.done():
             self._ready.clear()
-            async with self._platform.connection() as connection:
-                self._at = (await _horizon(connection), _FIRST)
+            self._at = (following.since, _FIRST)
             self._reader = asyncio.create_task(self._read())
         await asyncio.wait_for(self._ready.wait(), 5)
 
@@ -163,7 +173,7 @@ class Feed:
             for row in rows:
                 self._at = (row.xid, row.id)
                 for following in self._events.get(TenantId(row.tenant_id), ()):
-                    following.tell(row.id)
+                    following.tell(row.id, row.xid)
             if len(rows) < _PAGE:
                 self._at = (horizon - 1, _LAST)
                 return

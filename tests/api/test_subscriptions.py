@@ -3,13 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import chain
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 import pytest
 
+from api.paging import global_id
+from domain.imports import IMPORT
 from tenants.access import Role
+from tenants.feeds import Following
+from tenants.jobs import JobId, JobState, NoArguments
+from tenants.ledger import Ledger, moved
 from tests.api.test_websocket import Client, Stage, serving
 from tests.house import House
 
@@ -27,23 +33,19 @@ async def stage(house: House) -> AsyncIterator[Stage]:
 async def following(
     stage: Stage, house: House, role: Role = Role.OWNER, tenant: str = "acme", **variables: Any
 ) -> AsyncIterator[Client]:
-    """A client whose subscription is known to hear: its own tenant's first change has arrived."""
+    """A client whose subscription is known to hear."""
     token = await house.token(house.members[tenant][role])
     async with stage.acknowledged({"authorization": f"Bearer {token}"}) as client:
+        before = len(hearing(house))
         await client.subscribe({"query": CHANGED, "variables": variables})
-        await heard(house, client)
+        async with asyncio.timeout(5):
+            while len(hearing(house)) == before:  # noqa: ASYNC110  # the protocol has no word for "subscribed"
+                await asyncio.sleep(0.005)
         yield client
 
 
-async def heard(house: House, client: Client) -> None:
-    """A query behind the subscription is answered once the feed has been asked to follow."""
-    await client.subscribe({"query": "{ me { id } }"}, "after")
-    assert (await client.receive())["id"] == "after"
-    assert (await client.receive())["type"] == "complete"
-    async with asyncio.timeout(5):
-        while not house.api.feed._events:  # noqa: ASYNC110  # the server has no word for "subscribed"
-            await asyncio.sleep(0.005)
-    await house.api.feed.ready()
+def hearing(house: House) -> list[Following]:
+    return [each for each in chain(*house.api.feed._events.values()) if each.since]
 
 
 async def change(client: Client) -> dict[str, Any]:
@@ -137,3 +139,44 @@ async def superuser(house: House, statement: str, *arguments: Any) -> list[Any]:
 
 async def recorded(house: House, actor: UUID | None) -> list[Any]:
     return await superuser(house, "SELECT * FROM audit_entries WHERE actor = $1 ORDER BY xid, id", actor)
+
+
+PROGRESS = "subscription($i: ID!) { jobProgress(id: $i) { state progress { done total } } }"
+
+
+async def a_job(house: House, role: Role = Role.MANAGER) -> JobId:
+    member = house.members["acme"][role]
+    async with house.api.units.enter(member.tenant, member.principal, write=True) as unit:
+        return await unit.enqueue(IMPORT, NoArguments(), total=3)
+
+
+async def progress(client: Client) -> Any:
+    message = await client.receive()
+    return message["payload"]["data"]["jobProgress"] if message["type"] == "next" else message["type"]
+
+
+async def test_a_job_is_followed_to_its_end(stage: Stage, house: House) -> None:
+    job, member = await a_job(house), house.members["acme"][Role.MANAGER]
+    ledger = Ledger(house.api.database, house.api.platform, "a test")
+    async with stage.acknowledged({"authorization": f"Bearer {await house.token(member)}"}) as client:
+        await client.subscribe({"query": PROGRESS, "variables": {"i": global_id("Job", job)}})
+        assert await progress(client) == {"state": "READY", "progress": {"done": 0, "total": 3}}
+        lease = await ledger.claim(member.tenant, job)
+        assert lease is not None
+        assert (await progress(client))["state"] == "RUNNING"
+        async with house.api.units.enter(member.tenant, None, write=True) as unit:
+            lease, _ = await moved(unit, lease, ledger.lease, cursor=2, done=2, total=3)
+        assert (await progress(client))["progress"] == {"done": 2, "total": 3}
+        await ledger.end(lease, JobState.DONE)
+        assert (await progress(client))["state"] == "DONE"
+        assert await progress(client) == "complete"
+
+
+@pytest.mark.parametrize(("tenant", "role"), [("globex", Role.OWNER), ("acme", Role.AGENT)])
+async def test_a_job_of_somebody_else_is_not_there(stage: Stage, house: House, tenant: str, role: Role) -> None:
+    job, token = await a_job(house), await house.token(house.members[tenant][role])
+    async with stage.acknowledged({"authorization": f"Bearer {token}"}) as client:
+        await client.subscribe({"query": PROGRESS, "variables": {"i": global_id("Job", job)}})
+        message = await client.receive()
+        assert message["payload"]["errors"][0]["extensions"]["code"] == "NOT_FOUND"
+        assert await progress(client) == "complete"
