@@ -98,6 +98,18 @@ async def find(unit: "Unit", event: UUID) -> Event | None:
     return next(iter(found), None)
 
 
+def payload(kind: EventKind, event: Event) -> dict[str, Any]:
+    """The thin payload, as `kind.schema()` describes it: ids and names."""
+    return {
+        "id": str(event.id),
+        "type": kind.name,
+        "version": event.version,
+        "at": event.at.isoformat().replace("+00:00", "Z"),
+        "subject": {"type": kind.subject, "id": str(event.subject)},
+        "fields": list(event.fields),
+    }
+
+
 def checked(kind: EventKind, fields: Iterable[str]) -> list[str]:
     """The fields in order. Raises TypeError for a name that is not of the kind: values can't slip in as names."""
     names = sorted(set(fields))
