@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
+import addresses
 import egress
+from addresses import AddressRefused, Rule, is_public
 from crypto.errors import CofferError
-from egress import AddressRefused, AnswerTooLarge, Egress, HeaderRefused, NotReached, Reason, Resolve, Rule, is_public
+from egress import AnswerTooLarge, Egress, HeaderRefused, NotReached, Reason, Resolve
 
 NAME = "hooks.example.com"
 PUBLIC = "93.184.215.14"
@@ -405,7 +408,7 @@ def test_our_own_list_refuses_without_the_second_lock(address: str, monkeypatch:
 
 @pytest.mark.parametrize("address", ["10.0.0.1", "127.0.0.1", "169.254.169.254", "2001:db8::1"])
 def test_the_second_lock_refuses_without_our_list(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(egress, "_NOT_PUBLIC", ())
+    monkeypatch.setattr(addresses, "_NOT_PUBLIC", ())
     assert not is_public(address)
 
 
@@ -705,10 +708,11 @@ def test_every_error_has_a_code_of_its_own_and_only_not_reached_is_retryable() -
 
 def test_it_imports_nothing_of_ours_but_the_root_error() -> None:
     found: set[str] = set()
-    for node in ast.walk(ast.parse(Path(egress.__file__).read_text())):
+    parsed = [ast.parse(Path(str(module.__file__)).read_text()) for module in (addresses, egress)]
+    for node in chain.from_iterable(map(ast.walk, parsed)):
         if isinstance(node, ast.ImportFrom):
             found.add(node.module or "")
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
     outside = {name for name in found if name.split(".")[0] not in sys.stdlib_module_names}
-    assert outside == {"certifi", "crypto.errors", "httpcore", "idna"}
+    assert outside == {"addresses", "certifi", "crypto.errors", "httpcore", "idna"}
