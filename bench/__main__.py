@@ -9,7 +9,9 @@ from pathlib import Path
 import orjson
 import uvloop
 
+import logs
 from api.app import Api
+from bench import spine
 from bench.cases import Case, cases, floor, unrecorded
 from bench.costs import CRYPTO, DATABASE, JSON, PATH, RECORD, REST
 from bench.house import OTHER_CORE, SERVER_CORE, House, house, on_core
@@ -28,6 +30,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(".coffer-bench"), help="where loaded data is kept")
     parser.add_argument("--profile", action="store_true", help="print what case (a) spends its time on by cProfile")
     asked = parser.parse_args()
+    logs.configure("WARNING")
     with on_core(OTHER_CORE):
         uvloop.run(_profile(asked) if asked.profile else _bench(asked))
 
@@ -55,6 +58,7 @@ async def _bench(asked: argparse.Namespace) -> None:
         with serving(built.settings, Kind(is_timed=True)) as port:
             for each in wanted:
                 _print_split(each, await _split(port, each, asked.seconds))
+        await spine.measure(built, asked.seconds)
 
 
 _PARTS = (DATABASE, RECORD, CRYPTO, REST, JSON)

@@ -68,7 +68,7 @@ async def house(folder: Path, rows: int) -> AsyncIterator[House]:
         _forget_stale(folder, rows)
     with _services(kept) as (server, bao, credentials):
         create_roles_and_database(server, DATABASE)
-        chosen = _settings(server, bao, credentials)
+        chosen = _settings(server, bao, credentials, kept)
         assert chosen.owner_database_url is not None
         await upgrade_async(chosen.owner_database_url)
         if not (kept / _LOADED).exists():
@@ -103,7 +103,7 @@ def _services(folder: Path) -> Iterator[tuple[Postgres, OpenBao, Credentials]]:
         yield server, bao, configure(bao)
 
 
-def _settings(server: Postgres, bao: OpenBao, credentials: Credentials) -> Settings:
+def _settings(server: Postgres, bao: OpenBao, credentials: Credentials, folder: Path) -> Settings:
     def url(role: str) -> str:
         return server.url(role, DATABASE, scheme="postgresql+asyncpg")
 
@@ -126,6 +126,7 @@ def _settings(server: Postgres, bao: OpenBao, credentials: Credentials) -> Setti
         pool_size=10,
         key_ttl_seconds=3600,
         log_level="WARNING",
+        audit_store=f"file://{folder / 'audit'}",
     )
 
 
