@@ -5,13 +5,13 @@ It holds no SQL and no rules. `local` and the servers are imported where they ar
 
 import asyncio
 import os
+import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -19,34 +19,34 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy.exc import DBAPIError
 
+import logs
+import metrics
 import settings as environment
-from api.app import Api, configure_logs
+from api.app import Api
 from api.schema import build
+from cli_audit import audit_app
+from cli_jobs import jobs_app, worker
+from commands import group, minute, with_api
 from crypto.errors import CofferError
 from doctor import doctor, provisioner_keys, refusal
 from domain import normalise
 from domain.normalise import Invalid
 from local.errors import LocalServiceError
 from settings import SettingsError
-from tenants import inspections, members, tenants
+from tenants import inspections, members, provisioning, tenants
 from tenants.access import Role
 from tenants.errors import DatabaseUnavailable
 from tenants.provisioning import Provisioning
 
-T = TypeVar("T")
-
-
-def _group(help: str) -> typer.Typer:
-    return typer.Typer(help=help, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-
-
-app = _group("Coffer keeps the personal data of your customers sealed, and shows it by rule.")
-tenant_app = _group("Create, list, suspend and resume tenants.")
-member_app = _group("The people who sign in for a tenant.")
-keys_app = _group("A tenant's data keys, without their secrets.")
+app = group("Coffer keeps the personal data of your customers sealed, and shows it by rule.")
+tenant_app = group("Create, list, suspend and resume tenants.")
+member_app = group("The people who sign in for a tenant.")
+keys_app = group("A tenant's data keys, without their secrets.")
 app.add_typer(tenant_app, name="tenant")
 app.add_typer(member_app, name="member")
 app.add_typer(keys_app, name="keys")
+app.add_typer(jobs_app, name="jobs")
+app.add_typer(audit_app, name="audit")
 
 Slug = Annotated[str, typer.Argument(help="The tenant's slug: a-z, 0-9 and inner hyphens.", metavar="TENANT")]
 
@@ -86,23 +86,25 @@ def demo(
 @app.command()
 def serve() -> None:
     """Serve the API on COFFER_HOST and COFFER_PORT until SIGTERM or Ctrl-C."""
-    import uvicorn
+    from api.server import Server
+    from jobs.worker import beside
 
     settings = environment.read()
-    configure_logs(settings.log_level)
+    logs.configure(settings.log_level)
 
     async def serving(listener: socket.socket) -> None:
-        api = Api(settings)
-        try:
-            await api.check()  # here, so that a refusal is one sentence; the lifespan would print a traceback
-            config = uvicorn.Config(
-                api.app, access_log=False, log_config=None, server_header=False, timeout_graceful_shutdown=30
-            )
-            typer.echo(f"Coffer serves on {settings.host}:{settings.port}.", err=True)
-            await uvicorn.Server(config).serve(sockets=[listener])
-        finally:
-            await api.close()
+        counted, where = metrics.Metrics(), (settings.metrics_host, settings.metrics_port)
+        async with beside(settings, counted) as ring, metrics.serving(counted, *where):
+            api = Api(settings, ring, counted)
+            try:
+                await api.check()  # here, so that a refusal is one sentence; the lifespan would print a traceback
+                typer.echo(f"Coffer serves on {settings.host}:{settings.port}.", err=True)
+                await Server(api).serve(sockets=[listener])
+            finally:
+                await api.close()
 
+    # Else uvicorn, once it has ended, ends us by the same signal, before jobs are given back and spans are sent.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with closing(_listener(settings.host, settings.port, "COFFER_PORT=")) as listener:
         try:
             asyncio.run(serving(listener))
@@ -135,17 +137,27 @@ def create_tenant(
     name: Annotated[str, typer.Option(help="The company's name.")],
     region: Annotated[str, typer.Option(help="Reads phone numbers without a country code; ISO 3166-1.")] = "US",
     language: Annotated[str, typer.Option(help="BCP 47.")] = "en",
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Leave the making of its keys to a worker.")] = False,
 ) -> None:
-    """Create a tenant with its keys; repeating it finishes what was cut off."""
+    """Create a tenant with its keys; repeating it finishes what was cut off.
+
+    Here and now if the provisioner's AppRole is set, else by a worker that has it.
+    """
+    from jobs.provisioning import provision_here
+
     country, tag = _parsed("--region", normalise.country, region), _parsed("--language", normalise.language, language)
 
     async def create(api: Api) -> tenants.Tenant:
+        if no_wait or api.settings.provisioner_role is None:
+            return await provisioning.create(api.platform, slug, name, region=country, language=tag)
         async with provisioner_keys(api.settings) as maker:
-            provisioning = Provisioning(api.platform, api.database, maker, api.keys)
-            return await provisioning.provision(slug, name, region=country, language=tag)
+            made = await provisioning.create(api.platform, slug, name, region=country, language=tag)
+            doing = Provisioning(api.platform, api.database, maker, api.keys)
+            return await provision_here(doing, made, api.units, api.database, api.platform)
 
-    made = _with_api(create)
-    typer.echo(f"{made.slug} is {made.status}.")
+    made = with_api(create)
+    waits = " A worker makes its keys." if made.status == "PENDING" else ""
+    typer.echo(f"{made.slug} is {made.status}.{waits}")
 
 
 @tenant_app.command("list")
@@ -159,22 +171,22 @@ def list_tenants() -> None:
         return found
 
     table = Table("slug", "name", "status", "created")
-    for tenant in _with_api(read):
-        table.add_row(tenant.slug, Text(tenant.name), tenant.status, _minute(tenant.created_at))
+    for tenant in with_api(read):
+        table.add_row(tenant.slug, Text(tenant.name), tenant.status, minute(tenant.created_at))
     Console().print(table)
 
 
 @tenant_app.command()
 def suspend(slug: Slug) -> None:
     """Stop serving a tenant, from the next request on; its keys leave every process."""
-    tenant = _with_api(lambda api: tenants.suspend(api.platform, slug))
+    tenant = with_api(lambda api: tenants.suspend(api.platform, slug))
     typer.echo(f"{tenant.slug} is {tenant.status}.")
 
 
 @tenant_app.command()
 def resume(slug: Slug) -> None:
     """Serve a suspended tenant again."""
-    tenant = _with_api(lambda api: tenants.resume(api.platform, slug))
+    tenant = with_api(lambda api: tenants.resume(api.platform, slug))
     typer.echo(f"{tenant.slug} is {tenant.status}.")
 
 
@@ -194,7 +206,7 @@ def add(
         async with api.units.enter(tenant.id, None, write=True) as unit:
             await members.add(unit, email=email, name=name, password_hash=hashed, roles=role)
 
-    _with_api(adding)
+    with_api(adding)
     typer.echo(f"The member may sign in to {slug} now.")
 
 
@@ -207,25 +219,13 @@ def status(slug: Slug) -> None:
         return await inspections.data_keys(api.database, tenant.id)
 
     table = Table("purpose", "version", "state", "created")
-    for key in _with_api(read):
-        table.add_row(key.purpose, str(key.version), key.state, _minute(key.created_at))
+    for key in with_api(read):
+        table.add_row(key.purpose, str(key.version), key.state, minute(key.created_at))
     Console().print(table)
 
 
 app.command()(doctor)
-
-
-def _with_api(act: Callable[[Api], Coroutine[Any, Any, T]]) -> T:
-    settings = environment.read()
-
-    async def run() -> T:
-        api = Api(settings)
-        try:
-            return await act(api)
-        finally:
-            await api.close()
-
-    return asyncio.run(run())
+app.command()(worker)
 
 
 def _listener(host: str, port: int, remedy: str) -> socket.socket:
@@ -255,10 +255,6 @@ def _parsed(option: str, parse: Callable[[str], str], value: str) -> str:
         return parse(value)
     except Invalid as invalid:
         raise typer.BadParameter(f"{option} {invalid.reason}.") from None
-
-
-def _minute(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _end(status: int, message: str) -> NoReturn:

@@ -48,6 +48,15 @@ class Settings:
     pool_size: int
     key_ttl_seconds: int
     log_level: str
+    broker_url: str = field(repr=False, default="memory:")
+    broker_ca_file: str | None = None
+    broker_queue: str = "coffer"
+    audit_store: str = field(repr=False, default_factory=lambda: _here("audit"))
+    worker_threads: int = 8
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = None
+    otlp_endpoint: str | None = None
+    otlp_ca_file: str | None = None
 
 
 def read(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -72,7 +81,18 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         "cors_origins": source.get("COFFER_CORS_ORIGINS", "", _origins),
         "pool_size": source.get("COFFER_POOL_SIZE", "10", _positive),
         "key_ttl_seconds": source.get("COFFER_KEY_TTL_SECONDS", "300", _positive),
+        "audit_store": source.get(
+            "COFFER_AUDIT_STORE", None if mode is Mode.PRODUCTION else _here("audit"), _audit_store
+        ),
         "log_level": source.get("COFFER_LOG_LEVEL", "INFO", _level),
+        "broker_url": source.get("COFFER_BROKER_URL", None if mode is Mode.PRODUCTION else "memory:", _broker(mode)),
+        "broker_ca_file": source.get("COFFER_BROKER_CA_FILE", "", _optional(_file)),
+        "broker_queue": source.get("COFFER_BROKER_QUEUE", "coffer", _filled),
+        "worker_threads": source.get("COFFER_WORKER_THREADS", "8", _positive),
+        "metrics_host": source.get("COFFER_METRICS_HOST", "127.0.0.1", _filled),
+        "metrics_port": source.get("COFFER_METRICS_PORT", "9464" if mode is Mode.PRODUCTION else "", _optional(_port)),
+        "otlp_endpoint": source.get("COFFER_OTLP_ENDPOINT", "", _optional(_origin)),
+        "otlp_ca_file": source.get("COFFER_OTLP_CA_FILE", "", _optional(_file)),
     }
     if source.problems:
         raise SettingsError("\n".join(source.problems))
@@ -146,11 +166,42 @@ def _database(mode: Mode | None) -> Callable[[str], str]:
     return parse
 
 
+def _broker(mode: Mode | None) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        parts = urlsplit(text)
+        if text == "memory:":
+            if mode is Mode.PRODUCTION:
+                raise ValueError("may be memory: in development only; in production use amqps:// or rediss://")
+            return text
+        if parts.scheme not in ("amqp", "amqps", "redis", "rediss") or not parts.hostname:
+            raise ValueError("must read amqps://user:password@host:port/vhost or rediss://user:password@host:port/0")
+        if parts.scheme not in ("amqps", "rediss") and not is_loopback(parts.hostname):
+            raise ValueError("must begin with amqps:// or rediss:// beyond loopback")
+        if parts.query:
+            raise ValueError("takes no options, because some of them would weaken TLS")
+        return text
+
+    return parse
+
+
 def _vault(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname)):
         return text.rstrip("/")
     raise ValueError("must be an https:// address; http:// only on loopback")
+
+
+def _here(name: str) -> str:
+    """A folder of development; in production a place beside the database would be no second one."""
+    return f"file://{Path('.coffer', name).resolve()}"
+
+
+def _audit_store(text: str) -> str:
+    parts = urlsplit(text)
+    is_folder = parts.scheme == "file" and not parts.netloc and parts.path.strip("/")
+    if not is_folder and not (parts.scheme == "s3" and parts.netloc):
+        raise ValueError("must read file:///folder or s3://bucket/prefix")
+    return text.rstrip("/")
 
 
 def _origin(text: str) -> str:

@@ -10,15 +10,20 @@ from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.field import StrawberryField
 
 from api import guard
+from api.audit import AuditEntry, AuditQueries
 from api.customers import Customer, CustomerMutations, CustomerQueries
 from api.directives import INPUT_RULES, RULES, Input, argument, one_of, public
+from api.events import EventQueries
+from api.imports import ImportMutations, ImportQueries
+from api.jobs import Job, JobMutations, JobQueries
 from api.members import Member, MemberMutations, MemberQueries, members_of
 from api.operation import Operation
 from api.paging import Node, any_local_id
 from api.scalars import harden
+from api.schedules import ScheduleMutations, ScheduleQueries
 from api.subscriptions import Subscription
 from api.tags import Tag, TagMutations, TagQueries
-from domain import customers, tags
+from domain import audits, customers, jobs, tags
 from domain.errors import BadInput
 from tenants.access import Permission
 from tenants.errors import Unauthenticated
@@ -28,7 +33,16 @@ _IDS = argument(Input(why="an id opens nothing by itself"))
 
 
 @strawberry.type
-class Query(CustomerQueries, TagQueries, MemberQueries):
+class Query(
+    AuditQueries,
+    CustomerQueries,
+    EventQueries,
+    TagQueries,
+    ImportQueries,
+    JobQueries,
+    MemberQueries,
+    ScheduleQueries,
+):
     @public("each type's fields have rules of their own", description="An object by its global id, or null.")
     async def node(self, info: Info[Operation], id: Annotated[strawberry.ID, _IDS]) -> Node | None:
         return (await _nodes(info.context, [id]))[0]
@@ -41,7 +55,7 @@ class Query(CustomerQueries, TagQueries, MemberQueries):
 
 
 @strawberry.type
-class Mutation(MemberMutations, CustomerMutations, TagMutations):
+class Mutation(MemberMutations, CustomerMutations, TagMutations, ImportMutations, JobMutations, ScheduleMutations):
     pass
 
 
@@ -73,7 +87,17 @@ async def _members(operation: Operation, ids: list[Any]) -> dict[Any, Any]:
     return dict(zip(ids, await members_of(operation).load_many(ids), strict=True))
 
 
-_LOADS = {"Customer": _customers, "Tag": _tags, "Member": _members}
+async def _jobs(operation: Operation, ids: list[Any]) -> dict[Any, Any]:
+    return dict(zip(ids, await jobs.get_many(operation.unit, ids), strict=True))
+
+
+async def _audit_entries(operation: Operation, ids: list[Any]) -> dict[Any, Any]:
+    if not operation.may(Permission.AUDIT_READ):
+        return {}
+    return dict(zip(ids, await audits.get_many(operation.unit, ids), strict=True))
+
+
+_LOADS = {"Customer": _customers, "Tag": _tags, "Member": _members, "Job": _jobs, "AuditEntry": _audit_entries}
 
 
 class GuardedSchema(strawberry.Schema):
@@ -93,7 +117,11 @@ def build(
     """The executable schema behind its guard, and its SDL. Raises TypeError naming what has no rule."""
     config = StrawberryConfig(auto_camel_case=True)
     built = GuardedSchema(
-        query=query, mutation=mutation, subscription=subscription, types=[Customer, Tag, Member], config=config
+        query=query,
+        mutation=mutation,
+        subscription=subscription,
+        types=[Customer, Tag, Member, Job, AuditEntry],
+        config=config,
     )
     sdl = built.as_str()
     schema = built._schema

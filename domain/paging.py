@@ -1,4 +1,4 @@
-"""Keyset paging: a window over rows ordered by a clear sort key and the id, and the page it gives."""
+"""Keyset paging: a window over rows ordered by a clear sort key, a moment or a number, and the id; and its page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,11 +7,10 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Select, Uuid, bindparam, tuple_
-from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.orm import InstrumentedAttribute
 
 T = TypeVar("T")
-Key = tuple[datetime, UUID]
+Key = tuple[datetime | int, UUID]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ def windowed(
     keys = tuple_(*columns)
     for key, is_after in ((window.after, True), (window.before, False)):
         if key is not None:
-            bound = tuple_(bindparam(None, key[0], TIMESTAMP(timezone=True)), bindparam(None, key[1], Uuid))
+            bound = tuple_(bindparam(None, key[0], columns[0].type), bindparam(None, key[1], Uuid))
             statement = statement.where(keys < bound if descending == is_after else keys > bound)
     backwards = descending != window.is_last
     order = [column.desc() if backwards else column.asc() for column in columns]

@@ -12,35 +12,38 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from uuid import UUID
 
 import httpx
-import uvicorn
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Column, Table
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.app import Api, configure_logs
+import logs
+from api.app import Api
+from api.server import Server
 from crypto.errors import CannotOpen, KeyRefused
 from crypto.transit import TransitKeys
-from domain.customers import create_many
-from domain.errors import Refused
+from domain import imports, jobs
+from domain.paging import Window
+from jobs.worker import beside
 from local import people
 from local.errors import LocalServiceError
 from local.openbao import Credentials, OpenBao, configure, openbao
 from local.postgres import Postgres, create_roles_and_database, postgres
 from migrations.apply import upgrade
 from settings import AppRole, Mode, Settings
-from tenants import members
+from tenants import job_acts, members
 from tenants.access import Role
+from tenants.jobs import ENDED, JobId, JobState
 from tenants.provisioning import Provisioning
 from tenants.unit import Unit, Units
-from tenants.viewers import TenantId
+from tenants.viewers import MemberId, TenantId
 
 DATABASE = "coffer"
 
-# Small batches: each is a transaction, so a kill loses little, and the progress moves.
-_BATCH = 50
+_LOOK = 0.02  # seconds between two looks at a job
 _SHOWN = (Role.AGENT, Role.MANAGER, Role.AUDITOR)
 _SIGN_IN = "mutation($tenant: String!, $email: String!, $password: String!) { signIn(tenant: $tenant, email: $email, password: $password) { accessToken } }"  # noqa: E501  # one document
 _COPYABLE = 'mutation {{ signIn(tenant: "{tenant}", email: "{email}", password: "{password}") {{ accessToken }} }}'
@@ -64,7 +67,7 @@ def run(folder: Path, listener: socket.socket, console: Console, *, once: bool) 
     Raises `LocalServiceError` and `CofferError`, each a sentence; `KeyboardInterrupt` where it was cut off before it
     served. What was loaded by then stays, and the next start loads the rest.
     """
-    configure_logs("WARNING")
+    logs.configure("WARNING")
     folder = folder.resolve()
     with _signals_as_interrupts(), ExitStack() as stack:
         with _told(console, "Postgres"):
@@ -73,8 +76,8 @@ def run(folder: Path, listener: socket.socket, console: Console, *, once: bool) 
             bao = stack.enter_context(openbao(folder / "openbao"))
         with _explained(folder):
             with _told(console, "Roles, policies and tables"):
-                settings = _prepared(server, bao, listener)
-            asyncio.run(_show_and_serve(settings, _password(folder), listener, console, once=once))
+                settings = _prepared(server, bao, listener, folder)
+            asyncio.run(_work_and_serve(settings, _password(folder), listener, console, once=once))
 
 
 @contextmanager
@@ -115,14 +118,16 @@ def _explained(folder: Path) -> Iterator[None]:
         raise LocalServiceError(f"The database in {folder} is damaged; {advice}") from cause
 
 
-def _prepared(server: Postgres, bao: OpenBao, listener: socket.socket) -> Settings:
+def _prepared(server: Postgres, bao: OpenBao, listener: socket.socket, folder: Path) -> Settings:
     create_roles_and_database(server, DATABASE)
-    settings = _settings(server, bao.address, configure(bao), listener.getsockname())
+    settings = _settings(server, bao.address, configure(bao), listener.getsockname(), folder)
     upgrade(server.url("coffer_owner", DATABASE, scheme="postgresql+asyncpg"))
     return settings
 
 
-def _settings(server: Postgres, vault: str, credentials: Credentials, address: tuple[str, int]) -> Settings:
+def _settings(
+    server: Postgres, vault: str, credentials: Credentials, address: tuple[str, int], folder: Path
+) -> Settings:
     urls = {
         role: server.url(f"coffer_{role}", DATABASE, scheme="postgresql+asyncpg")
         for role in ("app", "platform", "recorder", "owner")
@@ -147,6 +152,7 @@ def _settings(server: Postgres, vault: str, credentials: Credentials, address: t
         pool_size=10,
         key_ttl_seconds=300,
         log_level="WARNING",
+        audit_store=f"file://{folder / 'audit'}",
     )
 
 
@@ -164,10 +170,15 @@ def _password(folder: Path) -> str:
         raise LocalServiceError(f"{kept} can't be used; make it writable for this user, then start again.") from cause
 
 
-async def _show_and_serve(
+async def _work_and_serve(
     settings: Settings, password: str, listener: socket.socket, console: Console, *, once: bool
 ) -> None:
-    api = Api(settings)
+    """A worker runs meanwhile, in this process."""
+    async with beside(settings) as ring:
+        await _show_and_serve(Api(settings, ring), password, listener, console, once=once)
+
+
+async def _show_and_serve(api: Api, password: str, listener: socket.socket, console: Console, *, once: bool) -> None:
     houses = (
         _House("capitol", "Capitol CRM", "US", people.legislators()),
         _House("voyager", "Voyager Travel", "GB", people.travellers()),
@@ -177,7 +188,7 @@ async def _show_and_serve(
         await _fill(api, houses, password, console)
         async with _served(api, listener) as serving:
             try:
-                await _show(settings.issuer, houses, password, console)
+                await _show(api.settings.issuer, houses, password, console)
             except httpx.HTTPError as cause:
                 if not serving.done():
                     raise LocalServiceError("The demo's own requests got no answer; start it again.") from cause
@@ -215,32 +226,33 @@ async def _add_members(unit: Unit, slug: str, hashed: str) -> None:
 
 
 async def _load(units: Units, tenant: TenantId, house: _House, console: Console) -> int:
-    """How many were not there yet; the external ids tell, so a start that was cut off is finished by the next."""
-    loaded = 0
+    """How many customers this start made; an import that an earlier one began goes on where that was cut off."""
+    async with units.enter(tenant, None, write=False) as unit:
+        owner = await members.find_by_email(unit, _email(Role.OWNER, house.slug))
+    assert owner is not None  # noqa: S101  # added just now
+    async with units.enter(tenant, MemberId(owner.id), write=True) as unit:
+        begun = (await jobs.page(unit, Window(1, is_last=True), kind=[imports.IMPORT.name])).nodes
+        job = begun[0].id if begun else await imports.start(unit, *people.as_file(house.customers))
+    return await _watch(units, tenant, job, house, console)
+
+
+async def _watch(units: Units, tenant: TenantId, job: UUID, house: _House, console: Console) -> int:
+    before: int | None = None
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(house.name, total=len(house.customers))
-        for begin in range(0, len(house.customers), _BATCH):
-            batch = house.customers[begin : begin + _BATCH]
-            async with units.enter(tenant, None, write=True) as unit:
-                outcomes = await create_many(unit, batch)
-            loaded += sum(not _was_there(outcome) for outcome in outcomes)
-            progress.advance(task, len(batch))
-    return loaded
-
-
-def _was_there(outcome: object) -> bool:
-    """Raises what `create_many` refused for any other reason."""
-    if not isinstance(outcome, Refused):
-        return False
-    if {error.code for error in outcome.errors} != {"EXTERNAL_ID_TAKEN"}:
-        raise outcome
-    return True
+        while True:
+            async with units.enter(tenant, None, write=False) as unit:
+                found, made = await job_acts.get(unit, job), (await imports.summary(unit, JobId(job))).created
+            before = made if before is None else before
+            progress.update(task, completed=found.done)
+            if found.state in ENDED or found.state == JobState.PAUSED:
+                return made - before
+            await asyncio.sleep(_LOOK)
 
 
 @asynccontextmanager
 async def _served(api: Api, listener: socket.socket) -> AsyncIterator["asyncio.Task[None]"]:
-    config = uvicorn.Config(api.app, access_log=False, log_config=None, timeout_graceful_shutdown=_GOODBYE)
-    server = uvicorn.Server(config)
+    server = Server(api, goodbye=_GOODBYE)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         while not server.started and not serving.done():  # noqa: ASYNC110  # uvicorn has a flag, no event

@@ -1,12 +1,15 @@
-"""The people of the demo: 537 public records, and 200 made up; as `domain.customers.create_many` takes them."""
+"""The people of the demo: 537 public records, and 200 made up; and the file that they are imported as."""
 
 import csv
+import io
 import re
 import unicodedata
+from collections.abc import Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+from domain.imports import LISTS, TARGETS, Column
 from local.errors import LocalServiceError
 
 LEGISLATORS = Path(__file__).parent.parent / "examples" / "legislators.csv"
@@ -40,6 +43,17 @@ def legislators() -> list[dict[str, Any]]:
 def travellers() -> list[dict[str, Any]]:
     """Nobody real: the phone numbers are those that Ofcom keeps free for drama, the ids begin as no real ones do."""
     return [_traveller(number) for number in range(TRAVELLERS)]
+
+
+def as_file(people: Sequence[dict[str, Any]]) -> tuple[list[Column], str]:
+    """As `domain.imports.start` takes it: the columns, and CSV with the values of a list in lines of one cell."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, TARGETS)
+    writer.writeheader()
+    for person in people:
+        writer.writerow({name: "\n".join(value) if name in LISTS else value for name, value in person.items()})
+    named = [name for name in TARGETS if any(name in person for person in people)]
+    return [Column(name, name, "\n" if name in LISTS else None) for name in named], text.getvalue()
 
 
 def _legislator(row: dict[str, str]) -> dict[str, Any]:

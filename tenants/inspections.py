@@ -3,13 +3,17 @@
 Read by the command line alone; nothing here opens a key or a value.
 """
 
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import bindparam, select, text
+from sqlalchemy import Row, bindparam, select, text
+from sqlalchemy.sql.base import Executable
 from sqlalchemy.types import Uuid
 
-from tenants.database import Database
+from tenants.database import Database, Read
 from tenants.keys import DataKeyRow
 from tenants.viewers import TenantId
 
@@ -46,6 +50,18 @@ async def data_keys(app: Database, tenant: TenantId) -> list[DataKey]:
     async with app.session(write=False) as session:
         await session.execute(_SCOPE, {"tenant": tenant})
         return [DataKey(r.purpose, r.version, r.state, r.created_at) for r in await session.execute(statement)]
+
+
+@asynccontextmanager
+async def snapshot(app: Database, tenant: TenantId) -> AsyncIterator[Read]:
+    """Reads rows of a tenant in one snapshot; needs no key store, so it also works for a suspended tenant."""
+    async with app.session(write=False) as session:
+        await session.execute(_SCOPE, {"tenant": tenant})
+
+        async def read(statement: Executable) -> Sequence[Row[Any]]:
+            return (await session.execute(statement)).all()
+
+        yield read
 
 
 async def link(database: Database) -> Link:

@@ -59,11 +59,14 @@ _CLAIM = text(
         worker = :worker, started_at = coalesce(started_at, now())
     WHERE tenant_id = :tenant AND id = (
         SELECT id FROM jobs WHERE tenant_id = :tenant AND id = :job AND state = 'READY' AND due_at <= now()
-        FOR UPDATE SKIP LOCKED
+        AND kind <> ALL (:without) FOR UPDATE SKIP LOCKED
     )
     RETURNING *, pg_notify('coffer_jobs', tenant_id || '/' || id)
     """
-).bindparams(_TENANT, _JOB, bindparam("lease", type_=INTERVAL), bindparam("worker", type_=Text))
+).bindparams(
+    *(_TENANT, _JOB, bindparam("lease", type_=INTERVAL), bindparam("worker", type_=Text)),
+    bindparam("without", type_=ARRAY(Text)),
+)
 # A lease that ran out is a worker that died of it: counted before anything is tried again. The fence moves as well,
 # or a worker that was only slow could still end the job, which is nobody's by now.
 _BURY = text(
@@ -158,10 +161,11 @@ class Ledger:
             rows = (await session.execute(_DEAD, {"most": most})).all()
         return [(TenantId(row.tenant_id), JobId(row.id)) for row in rows]
 
-    async def claim(self, tenant: TenantId, job: JobId) -> Lease | None:
-        """None where the job is not due or is in other hands."""
+    async def claim(self, tenant: TenantId, job: JobId, without: Collection[str] = ()) -> Lease | None:
+        """None where the job is not due, is in other hands, or is of a kind in `without`."""
         async with self._tenant(tenant) as session:
-            parameters = {"tenant": tenant, "job": job, "lease": self.lease, "worker": self._worker}
+            held = {"lease": self.lease, "worker": self._worker}
+            parameters = {"tenant": tenant, "job": job, "without": list(without), **held}
             row = (await session.execute(_TAKEN, parameters)).one_or_none()
         if row is None:
             return None

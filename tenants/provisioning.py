@@ -72,7 +72,8 @@ class Provisioning:
         """The job that waits to do this work."""
         waiting = select(Job.id).where(Job.tenant_id == tenant, Job.kind == PROVISION.name, Job.state == JobState.READY)
         async with self._platform.session(write=False) as session:
-            return (await session.execute(waiting)).scalars().first()
+            found = (await session.execute(waiting)).scalars().first()
+        return None if found is None else JobId(found)
 
     async def _spare_the_worker(self, tenant: TenantId) -> None:
         """The job that waits is done; one that runs ends by itself."""

@@ -1,6 +1,8 @@
 """A whole Coffer for tests: a migrated database, two tenants with a member of every role, and the API in process."""
 
 import asyncio
+import shutil
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -133,6 +135,7 @@ def settings_for(server: Postgres, database: str, vault: Vault, **changes: Any) 
         "pool_size": 10,
         "key_ttl_seconds": 300,
         "log_level": "INFO",
+        "audit_store": f"file://{tempfile.gettempdir()}/{database}-audit",
     }
     return Settings(**{**wanted, **changes})
 
@@ -163,6 +166,7 @@ async def house(
     finally:
         await maker.close()
         await api.close()
+        shutil.rmtree(settings.audit_store.removeprefix("file://"), ignore_errors=True)
 
 
 def prepare(server: Postgres, vault: Vault, database: str) -> Settings:

@@ -12,6 +12,7 @@ COMPLETE = {
     "COFFER_VAULT_API_ROLE_ID": "role",
     "COFFER_VAULT_API_SECRET_ID": "hidden",
     "COFFER_ISSUER": "https://crm.example.org",
+    "COFFER_AUDIT_STORE": "s3://coffer-audit",
 }
 
 
@@ -38,6 +39,8 @@ def test_the_least_that_is_needed_is_enough_and_means_production() -> None:
         ("COFFER_VAULT_ADDR", "http://hunter2.example.org:8200"),
         ("COFFER_ISSUER", "http://hunter2.example.org"),
         ("COFFER_PORT", "hunter2"),
+        ("COFFER_AUDIT_STORE", "https://hunter2.example.org"),
+        ("COFFER_AUDIT_STORE", "file://hunter2"),
         ("COFFER_VAULT_CA_FILE", "/nowhere/hunter2.pem"),
         ("COFFER_VAULT_API_SECRET_ID_FILE", "/nowhere/hunter2"),
     ],

@@ -125,6 +125,7 @@ def test_the_password_is_for_its_owner_only(runs: Runs) -> None:
 def test_a_dump_of_its_database_names_no_legislator(database: Postgres) -> None:
     command = [str(_binaries() / "pg_dump"), "--data-only", database.url("postgres", "coffer")]
     dump = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    dump = re.sub("^COPY .*$", "", dump, flags=re.MULTILINE)  # a column is called as one of them: fields
     words = set(re.findall(r"[^\W_]+(?:-[^\W_]+)*", dump.casefold()))
 
     told = sorted(secret for secret in legislators_secrets() if secret in words or (" " in secret and secret in dump))

@@ -37,6 +37,8 @@ HOUSE = {
     Permission.KEYS_MANAGE,
     Permission.BACKUPS_MANAGE,
     Permission.WEBHOOKS_MANAGE,
+    Permission.JOBS_READ,
+    Permission.JOBS_MANAGE,
 }
 
 
@@ -64,12 +66,20 @@ def test_a_role_searches_by_what_the_design_says(role: Role) -> None:
         (Role.ADMIN, READS | HOUSE),
         (
             Role.MANAGER,
-            READS | EDITS | {Permission.CUSTOMERS_HAND_OVER, Permission.TAGS_MANAGE, Permission.MEMBERS_READ},
+            READS
+            | EDITS
+            | {
+                Permission.CUSTOMERS_HAND_OVER,
+                Permission.CUSTOMERS_IMPORT,
+                Permission.TAGS_MANAGE,
+                Permission.MEMBERS_READ,
+                Permission.JOBS_READ,
+            },
         ),
         (Role.AGENT, READS | {Permission.CUSTOMERS_WRITE, Permission.CUSTOMERS_STAGE}),
         (Role.ANALYST, READS | {Permission.ANALYTICS_READ}),
-        (Role.AUDITOR, READS | {Permission.AUDIT_READ, Permission.MEMBERS_READ}),
-        (Role.INTEGRATION, READS | EDITS),
+        (Role.AUDITOR, READS | {Permission.AUDIT_READ, Permission.MEMBERS_READ, Permission.JOBS_READ}),
+        (Role.INTEGRATION, READS | EDITS | {Permission.CUSTOMERS_IMPORT}),
     ],
     ids=lambda value: value if isinstance(value, Role) else "",
 )

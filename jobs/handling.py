@@ -1,0 +1,290 @@
+"""Leads one leased job to its end: keeps the lease, runs the handler, and settles what came of it.
+
+A handler works in steps. Each is one transaction that holds the step's work and where the next one begins, so that a
+job that is cut off anywhere, or is delivered often, has its effects once.
+"""
+
+import asyncio
+import random
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Generic, TypeVar
+
+import structlog
+
+from crypto.errors import CofferError
+from jobs.telling import Telling
+from telemetry import note, span, traceparent
+from tenants import ledger
+from tenants.errors import Conflict, DatabaseUnavailable, LeaseLost, TenantNotReady, TenantSuspended
+from tenants.jobs import JobId, JobKind, JobState, Wish
+from tenants.ledger import Lease, Ledger
+from tenants.origins import Origin
+from tenants.unit import Unit, Units
+from tenants.viewers import MemberId, TenantId
+
+A = TypeVar("A")
+MOST_TRIES = 20  # of one step whose errors say that trying again may help
+LONGEST_PAUSE = 60.0  # seconds between two tries
+_BEATS = 3  # per lease
+_log = structlog.get_logger()
+
+
+class _Stop(BaseException):
+    """Ends a handler between two steps; no Exception, so that a handler can't catch it by accident."""
+
+    def __init__(self, state: JobState) -> None:
+        self.state = state
+
+
+class Step:
+    """`unit` is the step's transaction. Exactly one of `move` and `finish` is called before its block ends."""
+
+    def __init__(self, unit: Unit) -> None:
+        self.unit = unit
+        self.moved: dict[str, Any] | None = None
+        self.finished: dict[str, Any] | None = None
+
+    def move(self, *, cursor: Any, done: int | None = None, total: int | None = None) -> None:
+        """The job goes on at `cursor`: ids and numbers, as JSON. `done` and `total` stay as they are where None."""
+        self.moved = {"cursor": cursor, "done": done, "total": total}
+
+    def finish(self, *, result: Any = None, done: int | None = None, total: int | None = None) -> None:
+        """The job is done; `result` is ids, counts and codes, as JSON."""
+        self.finished = {"result": result, "done": done, "total": total}
+
+
+class Run(Generic[A]):
+    """What a handler gets: one job in this worker's hands."""
+
+    def __init__(
+        self, units: Units, lease: Lease, arguments: A, held: timedelta, is_stopping: Callable[[], bool]
+    ) -> None:
+        self.arguments = arguments
+        self.is_finished = False
+        self._units = units
+        self._lease = lease
+        self._held = held
+        self._is_stopping = is_stopping
+
+    @property
+    def tenant(self) -> TenantId:
+        return self._lease.tenant
+
+    @property
+    def job(self) -> JobId:
+        return self._lease.job
+
+    @property
+    def principal(self) -> MemberId | None:
+        return self._lease.principal
+
+    @property
+    def attempt(self) -> int:
+        return self._lease.attempt
+
+    @property
+    def cursor(self) -> Any:
+        return self._lease.cursor
+
+    @property
+    def done(self) -> int:
+        return self._lease.done
+
+    @property
+    def total(self) -> int | None:
+        return self._lease.total
+
+    @asynccontextmanager
+    async def step(self) -> AsyncIterator[Step]:
+        """One transaction of the job's tenant, under the rights its principal has now; it commits with the progress.
+
+        Raises TypeError where neither or both of `move` and `finish` were called; then nothing of it happened.
+        """
+        if self.is_finished:
+            raise TypeError("the job is finished; a step after that would be nobody's")
+        self._obey(None)
+        with span("step"):
+            trace = traceparent() or self._lease.trace
+            origin = Origin(request_id=self._lease.request_id or str(self.job), trace=trace)
+            async with self._units.enter(self.tenant, self.principal, write=True, origin=origin) as unit:
+                step = Step(unit)
+                yield step
+                lease, wish = await self._settled(step)
+        self._lease, self.is_finished = lease, step.finished is not None
+        if not self.is_finished:
+            self._obey(wish)
+
+    async def _settled(self, step: Step) -> tuple[Lease, Wish | None]:
+        if (step.moved is None) == (step.finished is None):
+            raise TypeError("a step calls exactly one of move and finish")
+        if step.moved is None:
+            await ledger.ended(step.unit, self._lease, **(step.finished or {}))
+            return self._lease, None
+        kept = {"done": self.done, "total": self.total}
+        told = {name: value for name, value in step.moved.items() if name == "cursor" or value is not None}
+        return await ledger.moved(step.unit, self._lease, self._held, **(kept | told))
+
+    def _obey(self, wish: Wish | None) -> None:
+        if wish is not None:
+            raise _Stop(JobState.CANCELLED if wish is Wish.CANCEL else JobState.PAUSED)
+        if self._is_stopping():
+            raise _Stop(JobState.READY)
+
+
+Handler = Callable[[Run[Any]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    state: JobState
+    reason: str | None = None
+    delay: timedelta = timedelta()
+    is_spared: bool = False
+
+
+class Handling:
+    """`handlers` by the kind they handle. For one event loop."""
+
+    def __init__(
+        self,
+        units: Units,
+        ledger: Ledger,
+        handlers: Mapping[JobKind[Any], Handler],
+        telling: Telling | None = None,
+    ) -> None:
+        self._units = units
+        self._telling = telling or Telling()
+        self._ledger = ledger
+        self._handlers = {kind.name: (kind, handler) for kind, handler in handlers.items()}
+        self._is_stopping = False
+
+    def stop(self) -> None:
+        """From now on a job ends with its present step, and is given back."""
+        self._is_stopping = True
+
+    async def handle(self, tenant: TenantId, job: JobId) -> bool:
+        """Whether the job could be taken; then it was led as far as it goes."""
+        lease = None if self._is_stopping else await self._ledger.claim(tenant, job)
+        if lease is not None:
+            await self.lead(lease)
+        return lease is not None
+
+    async def lead(self, lease: Lease) -> None:
+        """Cancelling this gives the job back, its attempt not counted; the step it was in is undone."""
+        with self._telling.lead(lease):
+            try:
+                outcome = await self._outcome(lease)
+            except asyncio.CancelledError:
+                await asyncio.shield(self._end(lease, _Outcome(JobState.READY, is_spared=True)))
+                raise
+            if outcome is not None:
+                await self._end(lease, outcome)
+
+    async def _outcome(self, lease: Lease) -> _Outcome | None:
+        """What is to be written; None where the job is no longer ours, or was finished by its last step."""
+        known = self._handlers.get(lease.kind)
+        if known is None:  # a newer release's, which its own workers know
+            return self._again(lease, MOST_TRIES, "JOB_KIND_UNKNOWN")
+        kind, handler = known
+        run: Run[Any] | None = None
+        try:
+            run = Run(self._units, lease, kind.load(lease.arguments), self._ledger.lease, lambda: self._is_stopping)
+            await self._beating(lease, handler(run))
+        except _Stop as stop:
+            return _Outcome(stop.state, is_spared=True)
+        except LeaseLost:
+            note(outcome="LOST")
+            return None
+        except asyncio.CancelledError as error:
+            if _is_cancelled():
+                raise
+            _tell(lease, error)  # something inside the handler was, which is its own affair
+            return self._again(_now(run, lease), kind.most_attempts, "INTERNAL")
+        except CofferError as error:
+            is_passing = error.retryable or isinstance(error, TenantSuspended | TenantNotReady)
+            return self._again(_now(run, lease), MOST_TRIES if is_passing else 0, error.code)
+        except Exception as error:  # an edge: a handler's bug must not stop the worker
+            _tell(lease, error)
+            return self._again(_now(run, lease), kind.most_attempts, "INTERNAL")
+        return None if run.is_finished else _Outcome(JobState.DONE)
+
+    def _again(self, lease: Lease, most: int, reason: str) -> _Outcome:
+        if lease.attempt >= most:
+            return _Outcome(JobState.PARKED, reason)
+        return _Outcome(JobState.READY, reason, pause_before(lease.attempt))
+
+    async def _beating(self, lease: Lease, handled: Awaitable[None]) -> None:
+        """Run the handler while the lease is kept; raises what it raises, or `LeaseLost`."""
+        work = asyncio.ensure_future(handled)
+        heart = asyncio.create_task(self._beat(lease))
+        try:
+            await asyncio.wait({work, heart}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                heart.result()
+            await work
+        finally:
+            await _cancelled(work, heart)
+
+    async def _beat(self, lease: Lease) -> None:
+        """Until the lease is lost. While the database is away there is nothing to lose it to."""
+        while True:
+            await asyncio.sleep(self._ledger.lease.total_seconds() / _BEATS)
+            with suppress(DatabaseUnavailable):
+                await self._ledger.beat(lease)
+
+    async def _end(self, lease: Lease, outcome: _Outcome) -> None:
+        """Tried for as long as the lease lasts; after that the job counts as dead, and is found."""
+        note(outcome=outcome.state, reason=outcome.reason)
+        for _ in range(_BEATS):
+            with suppress(LeaseLost):
+                try:
+                    with span("end"):
+                        await self._ledger.end(
+                            lease,
+                            outcome.state,
+                            reason=outcome.reason,
+                            delay=outcome.delay,
+                            is_spared=outcome.is_spared,
+                        )
+                except (DatabaseUnavailable, Conflict):
+                    await asyncio.sleep(self._ledger.lease.total_seconds() / _BEATS)
+                    continue
+            if outcome.state is JobState.PARKED:
+                _log.warning("job parked", job=str(lease.job), kind=lease.kind, reason=outcome.reason)
+            return
+
+
+def pause_before(attempt: int) -> timedelta:
+    """Exponential with full jitter, so that those who failed together do not come back together."""
+    return timedelta(seconds=random.uniform(0, min(LONGEST_PAUSE, 2.0**attempt)))  # noqa: S311  # spreads load only
+
+
+def _now(run: Run[Any] | None, lease: Lease) -> Lease:
+    """As the job stands after its last step: a step that succeeded starts the count of attempts anew."""
+    return lease if run is None else run._lease
+
+
+async def _cancelled(*tasks: "asyncio.Future[None]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # seen: it was raised already, or came too late to matter
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _tell(lease: Lease, error: BaseException) -> None:
+    """The class and our own places, never the message, which may hold a value."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "site-packages" not in frame.filename]
+    places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in ours]
+    _log.error("job failed", job=str(lease.job), kind=lease.kind, error=type(error).__name__, places=places)

@@ -1,0 +1,43 @@
+"""The scheduler: starts what is due by the tenants' schedules, and sees to it that each tenant has the house's own."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tenants import schedules
+from tenants.database import Database
+from tenants.jobs import KINDS, JobId, JobKind, NoArguments
+from tenants.viewers import TenantId
+
+
+class Scheduler:
+    """Many workers may run one; each run of a schedule is started by one of them. `nightly` are the house's kinds."""
+
+    def __init__(
+        self,
+        app: Database,
+        platform: Database,
+        ring: Callable[[TenantId, JobId], None],
+        *,
+        nightly: Sequence[JobKind[NoArguments]] = (),
+        kinds: Mapping[str, JobKind[Any]] = KINDS,
+    ) -> None:
+        self._app = app
+        self._platform = platform
+        self._ring = ring
+        self._nightly = nightly
+        self._kinds = kinds
+
+    async def start_due(self) -> int:
+        """One round; tells how many jobs were started."""
+        started = 0
+        for tenant, name in await schedules.find_due(self._platform):
+            kind = self._kinds.get(name)  # None: a newer release's, which its own workers start
+            if kind is not None and (job := await schedules.start(self._app, tenant, kind)):
+                self._ring(tenant, job)
+                started += 1
+        return started
+
+    async def add_missing(self) -> None:
+        for kind in self._nightly:
+            for tenant in await schedules.find_without(self._platform, kind.name):
+                await schedules.add_nightly(self._app, tenant, kind)

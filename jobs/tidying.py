@@ -1,0 +1,17 @@
+"""The job of a tenant's housekeeping: one batch a step, one table after the other."""
+
+from domain.tidying import BATCH, TABLES, forget_some
+from jobs.handling import Run
+from tenants.jobs import NoArguments
+
+
+async def tidy(run: Run[NoArguments]) -> None:
+    """The cursor is the place of the table in `TABLES`."""
+    while True:
+        async with run.step() as step:
+            place = run.cursor or 0
+            gone = await forget_some(step.unit, TABLES[place])
+            place += gone < BATCH
+            if place == len(TABLES):
+                return step.finish(result={"forgotten": run.done + gone}, done=run.done + gone)
+            step.move(cursor=place, done=run.done + gone)

@@ -1,0 +1,51 @@
+"""A TCP proxy that can be switched off, as a broker that goes away and comes back."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Proxy:
+    host: str
+    port: int
+    here: int = 0
+    _server: asyncio.Server | None = None
+    _open: set[asyncio.StreamWriter] = field(default_factory=set)
+
+    async def on(self) -> None:
+        self._server = await asyncio.start_server(self._joined, "127.0.0.1", self.here)
+        self.here = self._server.sockets[0].getsockname()[1]
+
+    async def off(self) -> None:
+        """New connections are refused, and open ones cut."""
+        if self._server is not None:
+            self._server.close()
+        for writer in list(self._open):
+            writer.transport.abort()
+        await asyncio.sleep(0)
+
+    async def _joined(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection(self.host, self.port)
+        self._open |= {writer, there_writer}
+        await asyncio.gather(_pour(reader, there_writer), _pour(there_reader, writer))
+        self._open -= {writer, there_writer}
+
+
+async def _pour(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await source.read(65536):
+            sink.write(data)
+            await sink.drain()
+    sink.close()
+
+
+@asynccontextmanager
+async def proxy(host: str, port: int) -> AsyncIterator[Proxy]:
+    made = Proxy(host, port)
+    await made.on()
+    try:
+        yield made
+    finally:
+        await made.off()

@@ -1,0 +1,119 @@
+"""The linking loop finds who has something new, links it soon, and goes on whatever befalls one tenant."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import date
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from jobs.linking import Linking
+from tenants import tenants
+from tests.house import House
+from tests.jobs.desk import until
+from tests.tenants.chained import Chained, act, chained, fetch
+
+
+@pytest.fixture
+async def mine(house: House, tmp_path: Path) -> Chained:
+    return await chained(house, tmp_path)
+
+
+@asynccontextmanager
+async def running(
+    mine: Chained, today: Callable[[], date] | None = None, times: int = 1
+) -> AsyncIterator[list[Linking]]:
+    wanted = today or (lambda: mine.clock.now().date())
+    loops = [Linking(mine.chains, mine.house.api.platform, tick=0.02, today=wanted) for _ in range(times)]
+    tasks = [asyncio.create_task(loop.run()) for loop in loops]
+    try:
+        yield loops
+    finally:
+        for task in tasks:
+            task.cancel()
+        assert {type(end) for end in await asyncio.gather(*tasks, return_exceptions=True)} == {asyncio.CancelledError}
+
+
+async def until_linked(mine: Chained, count: int) -> None:
+    async def reached() -> bool:
+        rows = await fetch(mine.house, "SELECT count(*) FROM audit_links WHERE tenant_id = $1", mine.tenant)
+        return bool(rows[0][0] == count)
+
+    await until(reached)
+
+
+async def test_what_was_there_before_the_start_and_what_comes_later_is_linked(mine: Chained) -> None:
+    await mine.enter(3)
+    async with running(mine):
+        await until_linked(mine, 3)
+        await mine.enter(2)
+        await until_linked(mine, 5)
+    assert await mine.found() is None
+
+
+async def test_two_loops_make_one_chain_with_checkpoints(mine: Chained) -> None:
+    async with running(mine, times=2):
+        for count in range(5, 25, 5):
+            await mine.enter(5)
+            await until_linked(mine, count)
+
+        async def vouched() -> bool:
+            return bool((await mine.verify()).copies)
+
+        await until(vouched)
+    assert await mine.found() is None
+
+
+async def test_the_lag_grows_while_an_entry_waits_and_ends_with_its_link(mine: Chained) -> None:
+    connection = await asyncpg.connect(mine.house.superuser_url)
+    async with running(mine) as (loop,):
+        async with connection.transaction():
+            await connection.execute("SELECT pg_current_xact_id()")  # holds the horizon
+            await mine.enter(1)
+            await until(lambda: _soon(loop.lag > 0.05))
+        await until_linked(mine, 1)
+        await until(lambda: _soon(loop.lag == 0.0))
+    await connection.close()
+
+
+async def _soon(is_so: bool) -> bool:
+    return is_so
+
+
+async def test_as_the_day_turns_idle_chains_take_the_new_key_after_a_checkpoint(mine: Chained) -> None:
+    await mine.enter(1)
+    async with running(mine):
+        await until_linked(mine, 1)
+        mine.clock.move(days=1)
+
+        async def turned() -> bool:
+            rows = await fetch(mine.house, "SELECT day FROM audit_heads WHERE id = $1", mine.tenant)
+            return bool(rows[0]["day"] == mine.clock.now().date())
+
+        await until(turned)
+    assert (await mine.verify()).checkpoints == 1
+
+
+async def test_a_tenant_whose_chain_is_broken_does_not_hold_up_others(mine: Chained, house: House) -> None:
+    other = await chained(house, mine.folder / "other")
+    await mine.enter(1)
+    await mine.link()
+    await act(house, "DELETE FROM audit_heads WHERE id = $1", mine.tenant)
+    await mine.enter(1)
+    await other.enter(2)
+    async with running(mine):
+        await until_linked(other, 2)
+    assert await other.found() is None
+
+
+async def test_a_suspended_tenants_entries_wait_without_lag(mine: Chained, house: House) -> None:
+    await mine.enter(1)
+    rows = await fetch(house, "SELECT slug FROM tenants WHERE id = $1", mine.tenant)
+    await tenants.suspend(house.api.platform, rows[0]["slug"])
+    async with running(mine) as (loop,):
+        await until(lambda: _soon(loop.lag == 0.0))
+    await tenants.resume(house.api.platform, rows[0]["slug"])
+    async with running(mine):
+        await until_linked(mine, 1)
