@@ -22,8 +22,10 @@ from tenants.viewers import TenantId
 
 TICK = 0.25  # seconds between two looks
 AGAIN = 5.0  # seconds until what failed is tried again
+_NONE = (1 << 63) - 1  # no transaction comes after this one
 AT_ONCE = 2  # tenants linked at the same time
 _log = structlog.get_logger()
+_Work = Callable[[TenantId], Coroutine[Any, Any, None]]
 
 
 class Linking:
@@ -56,7 +58,13 @@ class Linking:
     @property
     def lag(self) -> float:
         """Seconds since the oldest entry that is not linked yet was first seen; 0 where all are."""
-        return max((self._clock() - since for since in self._since.values()), default=0.0)
+        return max(self.behind.values(), default=0.0)
+
+    @property
+    def behind(self) -> dict[TenantId, float]:
+        """The same, of each tenant that has something unlinked."""
+        now = self._clock()
+        return {tenant: now - since for tenant, since in self._since.items()}
 
     async def run(self) -> None:
         """Until cancelled. Raises `DatabaseUnavailable`; then it may be run again, and goes on."""
@@ -73,6 +81,8 @@ class Linking:
 
     async def look(self) -> None:
         """One round: see who has something new, and set to work on whoever is due and not at work already."""
+        if self._day is None:
+            _, self._seen = await audit_linking.newcomers(self._platform, _NONE)  # what was before, all are asked for
         if self._day != self._today():
             await self._take_all()  # at the start, and as the day turns: idle chains take the new day's key too
             self._day = self._today()
@@ -95,12 +105,7 @@ class Linking:
                 if len(self._running) == AT_ONCE:
                     return
                 del due[tenant]
-                self._running[tenant] = asyncio.create_task(self._work(tenant, work(tenant), due))
-
-    async def idle(self) -> None:
-        """Returns once nothing is at work."""
-        while self._running:
-            await asyncio.wait(list(self._running.values()))
+                self._running[tenant] = asyncio.create_task(self._work(tenant, work, due))
 
     async def _take_all(self) -> None:
         now, after = self._clock(), ""
@@ -111,9 +116,9 @@ class Linking:
                     self._vouch.setdefault(tenant.id, now)
             after = page[-1].slug
 
-    async def _work(self, tenant: TenantId, work: Coroutine[Any, Any, None], due: dict[TenantId, float]) -> None:
+    async def _work(self, tenant: TenantId, work: _Work, due: dict[TenantId, float]) -> None:
         try:
-            await work
+            await work(tenant)
         except (TenantSuspended, TenantNotReady):
             self._since.pop(tenant, None)  # nobody's delay: it is linked when the tenant is back
             due[tenant] = self._clock() + PAUSE.total_seconds()

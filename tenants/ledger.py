@@ -68,16 +68,17 @@ _CLAIM = text(
     bindparam("without", type_=ARRAY(Text)),
 )
 # A lease that ran out is a worker that died of it: counted before anything is tried again. The fence moves as well,
-# or a worker that was only slow could still end the job, which is nobody's by now.
+# or a worker that was only slow could still end the job, which is nobody's by now. Those that died together come back
+# one by one: what only stood beside the culprit makes a step before it strikes again, and a step forgives all deaths.
 _BURY = text(
     f"""
-    UPDATE jobs SET deaths = deaths + 1, fence = fence + 1, lease_until = NULL, wish = NULL, due_at = now(), (
-        state, reason, ended_at) = (SELECT f.state, coalesce(f.reason, jobs.reason), f.ended_at FROM (VALUES (
-            CASE WHEN wish = 'CANCEL' THEN 'CANCELLED' WHEN deaths + 1 >= {DEATHS} THEN 'PARKED'
-                WHEN wish = 'PAUSE' THEN 'PAUSED' ELSE 'READY' END,
-            CASE WHEN deaths + 1 >= {DEATHS} THEN 'WORKER_DIED' END,
-            CASE WHEN wish = 'CANCEL' OR deaths + 1 >= {DEATHS} THEN now() END
-        )) AS f (state, reason, ended_at))
+    UPDATE jobs SET deaths = deaths + 1, fence = fence + 1, lease_until = NULL, wish = NULL,
+        due_at = now() + (deaths + 1) * random() * interval '2 seconds',
+        state = CASE WHEN wish = 'CANCEL' THEN 'CANCELLED' WHEN deaths + 1 >= {DEATHS} THEN 'PARKED'
+            WHEN wish = 'PAUSE' THEN 'PAUSED' ELSE 'READY' END,
+        reason = CASE WHEN deaths + 1 >= {DEATHS} AND wish IS DISTINCT FROM 'CANCEL' THEN 'WORKER_DIED'
+            ELSE reason END,
+        ended_at = CASE WHEN deaths + 1 >= {DEATHS} OR wish = 'CANCEL' THEN now() END
     WHERE tenant_id = :tenant AND id = (
         SELECT id FROM jobs WHERE tenant_id = :tenant AND id = :job AND state = 'RUNNING' AND lease_until < now()
         FOR UPDATE SKIP LOCKED
@@ -95,7 +96,7 @@ _BEAT = text(f"UPDATE jobs SET lease_until = now() + :lease WHERE {_HELD} RETURN
 _MOVED = text(
     f"""
     UPDATE jobs SET cursor = :cursor, done = :done, total = :total, moved_at = now(), lease_until = now() + :lease,
-        attempt = 1
+        attempt = 1, deaths = 0
     WHERE {_HELD} RETURNING wish, {_TOLD}
     """  # noqa: S608
 ).bindparams(

@@ -13,6 +13,7 @@ COMPLETE = {
     "COFFER_VAULT_API_SECRET_ID": "hidden",
     "COFFER_ISSUER": "https://crm.example.org",
     "COFFER_AUDIT_STORE": "s3://coffer-audit",
+    "COFFER_BROKER_URL": "amqps://coffer:secret@broker.example.org:5671/",
 }
 
 
@@ -58,3 +59,12 @@ def test_settings_print_no_secret() -> None:
 
     assert "hidden" not in shown
     assert "secret@" not in shown
+
+
+def test_metrics_have_a_port_in_production_and_none_in_development_unless_told() -> None:
+    development = {**COMPLETE, "COFFER_ENV": "development"}
+    told = read({**development, "COFFER_METRICS_PORT": "9500"})
+    ports = [settings.metrics_port for settings in (read(COMPLETE), read(development), told)]
+
+    assert ports == [9464, None, 9500]
+    assert told.metrics_host == "127.0.0.1"

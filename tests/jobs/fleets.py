@@ -57,9 +57,14 @@ class Process:
 
     async def kill(self) -> None:
         """As the kernel does it when memory is short: nothing of the process runs after this."""
+        self.refuse_ended()
         self.is_up = False
         self.kills += 1
         await self.end()
+
+    def refuse_ended(self) -> None:
+        assert self._process is not None
+        assert self._process.returncode is None, self.log.read_text()
 
     async def end(self) -> None:
         if self._process is not None and self._process.returncode is None:
@@ -67,8 +72,7 @@ class Process:
             await self._process.wait()
 
     async def _is_ready(self) -> bool:
-        assert self._process is not None
-        assert self._process.returncode is None, self.log.read_text()
+        self.refuse_ended()
         if self.address is None:
             return "Coffer works" in self.log.read_text()
         try:
@@ -89,7 +93,7 @@ class Fleet:
     async def running(
         cls, house: House, folder: Path, broker: str, queue: str, *, servers: int, workers: int
     ) -> AsyncIterator[Self]:
-        """On the broker in memory each server is a worker too, and there are no others."""
+        """They are starting when the block begins. In memory each server is a worker too, and there are no others."""
         common = {"COFFER_BROKER_URL": broker, "COFFER_BROKER_QUEUE": queue, "COFFER_WORKER_THREADS": "4"}
         variables = environment(house, **common)
         is_apart = broker != MEMORY
@@ -98,7 +102,8 @@ class Fleet:
             [Process("worker", variables, folder, leads=True) for _ in range(workers * is_apart)],
         )
         try:
-            await asyncio.gather(*(process.start() for process in made.all))
+            for process in made.all:
+                made.restart(process)
             yield made
         finally:
             for restart in made.restarts:
@@ -119,8 +124,10 @@ class Fleet:
         self.restarts.add(restart)
 
     async def all_up(self) -> None:
-        """Raises what kept a process from starting."""
+        """Raises AssertionError where one did not start, or ended by itself."""
         await asyncio.gather(*self.restarts)
+        for process in self.all:
+            process.refuse_ended()
 
     def troubles(self) -> Iterator[str]:
         """Lines of the logs that tell of an error which nobody expected; a death is none."""

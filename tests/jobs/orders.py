@@ -137,7 +137,7 @@ class Clients:
     def _next(self) -> Order:
         number, slug = len(self.orders), self.chance.choice(sorted(self.house.tenants))
         is_import = self.chance.random() < 0.6
-        most = self.chance.choice((3, 20, 250)) if is_import else 8
+        most = self.chance.choice((3, 40, 250)) if is_import else 8
         rows = list(self._rows(number, slug, self.chance.randint(1, most)))
         order = Order(self.house.tenants[slug].id, slug, f"kills-{number}", is_import, rows)
         self.orders.append(order)

@@ -53,6 +53,7 @@ async def test_a_holder_whose_lease_ran_out_can_write_nothing_more(desk: Desk) -
     assert slow is not None
     await desk.kill(job)
     assert await desk.ledger.bury(desk.acme, job) is JobState.READY
+    await desk.set(job, "due_at = now()")
     assert await desk.another_ledger().claim(desk.acme, job) is not None
 
     with pytest.raises(LeaseLost):
@@ -82,6 +83,7 @@ async def test_the_third_death_parks_a_job(desk: Desk) -> None:
     job = await desk.enqueue()
     states = []
     for _ in range(3):
+        await desk.set(job, "due_at = now()")
         assert await desk.ledger.claim(desk.acme, job) is not None
         await desk.kill(job)
         states.append(await desk.ledger.bury(desk.acme, job))
@@ -90,6 +92,21 @@ async def test_the_third_death_parks_a_job(desk: Desk) -> None:
     assert states == ["READY", "READY", "PARKED"]
     assert (found["reason"], found["deaths"], found["lease_until"]) == ("WORKER_DIED", 3, None)
     assert found["ended_at"] is not None
+
+
+async def test_a_step_forgives_deaths_so_that_what_stood_beside_the_culprit_is_not_parked(desk: Desk) -> None:
+    job = await desk.enqueue()
+    for _ in range(4):
+        await desk.set(job, "due_at = now()")
+        lease = await desk.ledger.claim(desk.acme, job)
+        assert lease is not None
+        async with desk.units.enter(desk.acme, None, write=True) as unit:
+            await moved(unit, lease, LEASE, cursor=1, done=1, total=2)
+        await desk.kill(job)
+        await desk.ledger.bury(desk.acme, job)
+
+    found = await desk.job(job)
+    assert (found["state"], found["deaths"]) == ("READY", 1)
 
 
 @pytest.mark.parametrize(("wish", "state"), [("CANCEL", "CANCELLED"), ("PAUSE", "PAUSED"), (None, "READY")])

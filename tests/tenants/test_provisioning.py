@@ -72,7 +72,7 @@ async def test_fifty_who_create_a_tenant_at_once_get_one(house: House, slug: str
     assert made[0][1] == "ACTIVE"
     assert await keys_of(house, tenant) == ONE_OF_EACH
     async with house.api.units.enter(TenantId(tenant), None, write=True) as unit:
-        assert {unit.keyring.active_version(purpose) for purpose in Purpose} == {1}
+        assert {unit.keyring.active_version(purpose) for purpose in (Purpose.DEK, Purpose.BIK)} == {1}
 
 
 async def _cut(*_: Any, **__: Any) -> NoReturn:
