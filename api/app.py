@@ -1,12 +1,11 @@
 """Composition root of the API: everything is wired here, checked at start-up, and closed at the end."""
 
-import logging
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
-import structlog
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -25,20 +24,26 @@ from api.schema import build
 from api.services import Services
 from api.streams import Streams
 from api.tokens import AccessTokens
+from api.visits import Visited, Visits
 from api.websocket import GraphQLSocket
 from crypto.cache import KeyringCache
 from crypto.errors import CofferError
 from crypto.transit import TransitKeys
 from domain import imports  # noqa: F401  # its table is part of what the catalogue check expects
+from metrics import Metrics
 from settings import Mode, Settings
-from tenants import catalogue, chains  # noqa: F401  # likewise
+from telemetry import Tracing
+from tenants import catalogue, chains, job_inspections  # noqa: F401  # likewise
+from tenants.audit_store import CheckpointStore
+from tenants.audit_verify import ChainVerifier
 from tenants.database import Database
 from tenants.feeds import Feed
+from tenants.jobs import JobId
 from tenants.passwords import Passwords
 from tenants.recorder import Recorder
 from tenants.sign_in import SignIns
 from tenants.unit import Units
-from tenants.viewers import Credential
+from tenants.viewers import Credential, TenantId
 
 _HEADERS = ["authorization", "coffer-purpose", "content-type", "idempotency-key", "traceparent", "x-request-id"]
 
@@ -46,13 +51,22 @@ _HEADERS = ["authorization", "coffer-purpose", "content-type", "idempotency-key"
 class Api:
     """The parts of one API process. `units` and `app` are what others (benches, tests) may hold on to."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        ring: Callable[[TenantId, JobId], None] = lambda _tenant, _job: None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        """`ring` is told of each job that a change wants done, once it has committed."""
         self.settings = settings
         self.database = Database(settings.database_url, pool_size=settings.pool_size)
         self.platform = Database(settings.platform_database_url, pool_size=3)  # the feed holds one
         self.feed = Feed(self.platform)
         self.recording = Database(settings.recorder_database_url, pool_size=1)
-        self.recorder = Recorder(self.recording)
+        self.metrics = metrics or Metrics()
+        self.tracing = Tracing(settings.otlp_endpoint, ca_file=settings.otlp_ca_file)
+        self.visits = Visits(self.tracing, self.metrics)
+        self.recorder = Recorder(self.recording, told=self.metrics.recorded)
         role = settings.api_role
         self.keys = TransitKeys(
             settings.vault_address,
@@ -61,10 +75,15 @@ class Api:
             ca_file=settings.vault_ca_file,
             mount=settings.transit_mount,
         )
-        self.units = Units(self.database, self.keys, KeyringCache(ttl=settings.key_ttl_seconds))
+        self.keyrings = KeyringCache(ttl=settings.key_ttl_seconds)
+        self.units = Units(self.database, self.keys, self.keyrings, ring=ring)
+        self.audit_chain = ChainVerifier(self.keys, CheckpointStore(settings.audit_store))
         self.passwords = Passwords()
         self.tokens = AccessTokens(self.keys, settings.signing_key, settings.issuer)
-        self.app = Starlette(routes=self._routes(settings), middleware=_cors(settings), lifespan=self._lifespan)
+        routes = self._routes(settings)
+        visited = Middleware(Visited, visits=self.visits, paths=[route.path for route in routes if _is_plain(route)])
+        self.app = Starlette(routes=routes, middleware=[visited, *_cors(settings)], lifespan=self._lifespan)
+        self._measure()
 
     def _routes(self, settings: Settings) -> list[BaseRoute]:
         schema, _ = build()
@@ -76,6 +95,7 @@ class Api:
             wholes=guard.wholes(schema),
             recorder=self.recorder,
             feed=self.feed,
+            audit_chain=self.audit_chain,
         )
         is_open = settings.mode is Mode.DEVELOPMENT
         documents, operations = Documents(schema, Limits()), Operations(schema, self.units, services)
@@ -92,6 +112,7 @@ class Api:
             may_introspect=may_introspect,
             origins=settings.cors_origins,
             limits=SocketLimits(),
+            visits=self.visits,
         )
         routes: list[BaseRoute] = [
             Route("/graphql", GraphQLEndpoint(documents, operations.execute, identities.identify, may_introspect)),
@@ -101,6 +122,14 @@ class Api:
             Route("/readyz", self._ready),
         ]
         return [*routes, *graphiql.routes()] if is_open else routes
+
+    def _measure(self) -> None:
+        metrics = self.metrics
+        metrics.watch("sockets_open", "WebSockets that are open.", lambda: self.socket.open)
+        metrics.watch("subscriptions_open", "Streams that somebody follows.", lambda: self.feed.followers)
+        metrics.watch("feed_lag_seconds", "How long ago followers were last told all there was.", self.feed.lag)
+        metrics.watch_keys(self.keyrings)
+        metrics.watch_jobs(partial(job_inspections.counts, self.platform))
 
     @asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
@@ -123,6 +152,7 @@ class Api:
         await self.platform.close()
         await self.recorder.close()
         await self.recording.close()
+        await asyncio.to_thread(self.tracing.close)
 
     async def _jwks(self, _request: Request) -> Response:
         try:
@@ -138,6 +168,10 @@ class Api:
         except CofferError as error:
             return _problem(503, error)
         return JSONResponse({"status": "ready"})
+
+
+def _is_plain(route: BaseRoute) -> TypeGuard[Route]:
+    return isinstance(route, Route) and "{" not in route.path
 
 
 async def _alive(_request: Request) -> Response:
@@ -161,15 +195,3 @@ def _cors(settings: Settings) -> list[Middleware]:
             max_age=600,
         )
     ]
-
-
-def configure_logs(level: str) -> None:
-    """One JSON object a line. Request lines are not logged: a GET carries its query in the URL."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-    )

@@ -8,7 +8,7 @@ to the database; `execute` and `subscribe` own theirs.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -22,7 +22,10 @@ from api.errors import log_internal, refusal
 from api.http import Execute
 from api.messages import Ended
 from api.requests import GraphQLRequest
+from api.visits import Visits, codes_of, know, prepare
 from crypto.errors import CofferError
+from telemetry import note, traceparent
+from tenants.origins import Origin
 
 Prove = Callable[[Sequence[str]], Awaitable[tuple[Any, float] | None]]
 Subscribe = Callable[[Prepared, GraphQLRequest, Any], AsyncIterator[ExecutionResult]]
@@ -51,6 +54,7 @@ class Answers:
     execute: Execute
     subscribe: Subscribe
     may_introspect: Callable[[Any], bool]
+    visits: Visits
 
 
 class Conversation:
@@ -213,8 +217,14 @@ class Conversation:
         except RequestRefused as refused:
             await self._send({"id": name, **messages.errors(refused.errors, request_id)})
             return
-        task = self._operations[name] = self._start(self._operate(name, request))
+        task = self._operations[name] = self._start(self._visit(name, request))
         self._running.add(task)
+
+    async def _visit(self, name: str, request: GraphQLRequest) -> None:
+        with self._answers.visits.visit("operation", method=request.method):
+            know(request_id=request.request_id, tenant=getattr(self._credential, "tenant", None))
+            origin = Origin(request.request_id, request.origin.purpose, traceparent() or request.origin.trace)
+            await self._operate(name, replace(request, origin=origin))
 
     def _complete(self, name: str) -> None:
         task = self._operations.pop(name, None)
@@ -237,6 +247,8 @@ class Conversation:
         except Exception as error:  # the edge, as in HTTP
             log_internal(error, request.request_id)
             last = messages.broken(request.request_id)
+        if last["type"] == "error":
+            note(codes=codes_of(last["payload"]))
         # Before the message, since whoever got it may use the id again.
         self._operations.pop(name, None)
         await self._send({"id": name, **last})
@@ -246,9 +258,7 @@ class Conversation:
     async def _answer(self, name: str, request: GraphQLRequest) -> None:
         answers, viewer = self._answers, self._credential
         may_introspect = answers.may_introspect(viewer)
-        prepared = answers.documents.prepare(
-            request.query, request.operation_name, request.variables, may_introspect=may_introspect
-        )
+        prepared = prepare(answers.documents, request, may_introspect=may_introspect)
         results = answers.subscribe if prepared.kind == "subscription" else self._executed
         iterator = results(prepared, request, viewer)
         try:
@@ -257,6 +267,7 @@ class Conversation:
                     result.errors = [without_suggestions(error) for error in result.errors]
                 _refuse_what_never_ran(result)
                 payload = messages.payload_of(result, request.request_id)
+                note(codes=codes_of(payload.get("errors", ())))
                 await self._send({"id": name, "type": "next", "payload": payload})
         finally:
             if hasattr(iterator, "aclose"):

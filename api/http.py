@@ -17,7 +17,9 @@ from starlette.types import Receive, Scope, Send
 from api.documents import Documents, Prepared, RequestRefused, without_suggestions
 from api.errors import log_internal, refusal, to_graphql
 from api.requests import LEGACY, GraphQLRequest, HTTPRefused, negotiate, read, refuse, request_id_of
+from api.visits import codes_of, know, prepare
 from crypto.errors import CofferError
+from telemetry import note, span
 
 # Of request errors in the modern media type; any other code is 400, or 503 where trying again may help.
 STATUS = {"INTERNAL": 500, "UNAUTHENTICATED": 401, "FORBIDDEN": 403, "RATE_LIMITED": 429}
@@ -45,6 +47,7 @@ class GraphQLEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         reply = _Reply(request_id_of(request))
+        know(request_id=reply.request_id)
         response = await self._answer(request, reply)
         await response(scope, receive, send)
 
@@ -66,9 +69,7 @@ class GraphQLEndpoint:
         sent = await read(request, reply.request_id, self._documents)
         viewer = await self._identified(request)
         may_introspect = self._may_introspect(viewer)
-        prepared = self._documents.prepare(
-            sent.query, sent.operation_name, sent.variables, may_introspect=may_introspect
-        )
+        prepared = prepare(self._documents, sent, may_introspect=may_introspect)
         _check_kind(prepared, sent.method)
         result = await self._executed(request, prepared, sent, viewer)
         if result.errors and not may_introspect:
@@ -77,9 +78,12 @@ class GraphQLEndpoint:
 
     async def _identified(self, request: Request) -> Any:
         try:
-            return await self._identify(request)
+            with span("identify"):
+                viewer = await self._identify(request)
         except CofferError as error:
             raise _refused(error, request) from error
+        know(tenant=getattr(viewer, "tenant", None))
+        return viewer
 
     async def _executed(
         self, request: Request, prepared: Prepared, sent: GraphQLRequest, viewer: Any
@@ -152,6 +156,7 @@ class _Reply:
         return 200 if ran else _status_of(errors[0]["extensions"]["code"], retryable=False)
 
     def _send(self, status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+        note(codes=codes_of(body.get("errors") or ()))
         return Response(
             orjson.dumps(body),
             status,

@@ -14,6 +14,7 @@ from api.requests import GraphQLRequest
 from api.services import Services
 from crypto.errors import CofferError
 from domain.errors import Forbidden
+from telemetry import span
 from tenants.access import Level, Permission, Sensitivity
 from tenants.audits import DISCLOSED, Entry
 from tenants.errors import Unauthenticated
@@ -139,19 +140,21 @@ class Operations:
         if refused:
             entries.append(_entry(unit, "access.refused", fields=refused, outcome=Forbidden.code))
         if entries:
-            await self._services.recorder.record(entries)
+            with span("record", entries=len(entries)):
+                await self._services.recorder.record(entries)
 
     async def _run(self, prepared: Prepared, sent: GraphQLRequest, unit: Unit | None) -> ExecutionResult:
         operation = Operation(sent, prepared.selected, self._services, unit)
-        running = execute(
-            self._schema,
-            prepared.document,
-            context_value=operation,
-            variable_values=dict(sent.variables),
-            operation_name=sent.operation_name,
-            is_awaitable=may_be_awaited,
-        )
-        result = running if isinstance(running, ExecutionResult) else await running
+        with span("execute"):
+            running = execute(
+                self._schema,
+                prepared.document,
+                context_value=operation,
+                variable_values=dict(sent.variables),
+                operation_name=sent.operation_name,
+                is_awaitable=may_be_awaited,
+            )
+            result = running if isinstance(running, ExecutionResult) else await running
         if unit is not None:
             self.tell(prepared, unit, result)
         return result

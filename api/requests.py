@@ -15,6 +15,7 @@ from starlette.requests import Request
 from api.documents import Documents, digest_of
 from api.errors import refusal
 from api.limits import Limits
+from telemetry import traceparent
 from tenants.origins import UNKNOWN, Origin, is_purpose
 
 LEGACY = "application/json"
@@ -58,11 +59,14 @@ def request_id_of(request: Request) -> str:
 
 
 def origin_of(headers: Headers, request_id: str) -> Origin:
-    """Purpose and trace of a request. A traceparent that is none is passed over, as W3C Trace Context 3.2 asks."""
+    """Purpose and trace of a request. A traceparent that is none is passed over, as W3C Trace Context 3.2 asks.
+
+    Where we trace, the trace goes on from our own span.
+    """
     purpose, trace = headers.get("coffer-purpose"), headers.get("traceparent", "")
     if purpose is not None and not is_purpose(purpose):
         _bad_request("Coffer-Purpose is a code of up to 40 characters: a-z, 0-9, '.', '_' and '-'.")
-    return Origin(request_id, purpose, trace if _TRACEPARENT.fullmatch(trace) else None)
+    return Origin(request_id, purpose, traceparent() or (trace if _TRACEPARENT.fullmatch(trace) else None))
 
 
 def negotiate(request: Request) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from api.tokens import AccessTokens
+from tenants.audit_verify import ChainVerifier
 from tenants.feeds import Feed
 from tenants.recorder import Recorder
 from tenants.sign_in import SignIns
@@ -24,3 +25,4 @@ class Services:
     wholes: Mapping[str, str]
     recorder: Recorder
     feed: Feed
+    audit_chain: ChainVerifier

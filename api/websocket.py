@@ -16,6 +16,7 @@ from starlette.websockets import WebSocket
 from api.conversations import Answers, Conversation, Prove, SocketLimits, Subscribe
 from api.documents import Documents
 from api.http import Execute
+from api.visits import Visits
 
 PROTOCOL = "graphql-transport-ws"
 
@@ -38,8 +39,9 @@ class GraphQLSocket:
         may_introspect: Callable[[Any], bool],
         origins: Sequence[str] = (),
         limits: SocketLimits,
+        visits: Visits | None = None,
     ) -> None:
-        self._answers = Answers(documents, identify, execute, subscribe, may_introspect)
+        self._answers = Answers(documents, identify, execute, subscribe, may_introspect, visits or Visits())
         self._origins = frozenset(origin.lower() for origin in origins)
         self._limits = limits
         self._open: set[Conversation] = set()

@@ -14,7 +14,8 @@ from typing import Any
 
 import uvicorn
 
-from api.app import Api, configure_logs
+import logs
+from api.app import Api
 from bench.costs import Costs
 from bench.floor import Floor
 from bench.house import SERVER_CORE
@@ -61,7 +62,7 @@ def serving(settings: Settings, kind: Kind) -> Iterator[int]:
 def _serve(descriptor: int, core: int, told: dict[str, Any]) -> None:
     os.sched_setaffinity(0, {core})
     settings, kind = _settings(told["settings"]), Kind(**told["kind"])
-    configure_logs(settings.log_level)
+    logs.configure(settings.log_level)
     if kind.is_unrecorded:
         setattr(Recorder, "record", _forget)  # noqa: B010  # this process measures, and serves nobody
     app: Any = Api(settings).app if kind.floor is None else Floor(settings, kind.floor)

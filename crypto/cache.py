@@ -12,7 +12,10 @@ Load = Callable[[], Awaitable[Keyring]]
 
 
 class KeyringCache:
-    """For one event loop. `ttl` in seconds counts from the opening, so a key store that stays away is felt after it."""
+    """For one event loop. `ttl` in seconds counts from the opening, so a key store that stays away is felt after it.
+
+    `hits`, `misses` and `loads` count what was asked of it since it was made.
+    """
 
     def __init__(self, size: int = 1000, ttl: float = 300.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._size = size
@@ -20,15 +23,19 @@ class KeyringCache:
         self._clock = clock
         self._open: OrderedDict[UUID, tuple[float, Keyring]] = OrderedDict()
         self._flights: dict[UUID, asyncio.Task[Keyring]] = {}
+        self.hits = self.misses = self.loads = 0
+
+    def __len__(self) -> int:
+        return len(self._open)
 
     def peek(self, tenant: UUID) -> Keyring | None:
         """The keyring if one is open and young enough; the caller compares its epoch with the one Postgres tells."""
         entry = self._open.get(tenant)
-        if entry is None:
+        if entry is None or entry[0] <= self._clock():
+            self._open.pop(tenant, None)
+            self.misses += 1
             return None
-        if entry[0] <= self._clock():
-            del self._open[tenant]
-            return None
+        self.hits += 1
         self._open.move_to_end(tenant)
         return entry[1]
 
@@ -44,6 +51,7 @@ class KeyringCache:
         self._open.pop(tenant, None)
 
     async def _fly(self, tenant: UUID, load: Load) -> Keyring:
+        self.loads += 1
         try:
             ring = await load()
             self._open[tenant] = (self._clock() + self._ttl, ring)

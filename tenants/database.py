@@ -1,14 +1,19 @@
 """Connections to Postgres: one pool per database role; only `tenants.unit` and the tenants' own acts use them."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
+from sqlalchemy import Row
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
+from sqlalchemy.sql.base import Executable
 
+from telemetry import span
 from tenants.errors import Conflict, DatabaseUnavailable
+
+Read = Callable[[Executable], Awaitable[Sequence[Row[Any]]]]  # rows of one statement, in somebody's transaction
 
 _READS: dict[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 _CONFLICT = "40"  # deadlock or serialisation failure: the transaction that lost may be repeated
@@ -30,6 +35,7 @@ class Database:
             | (connect_args or {}),
         )
         self._reads = self._engine.execution_options(**_READS)
+        self._statements = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
     async def session(self, *, write: bool) -> AsyncIterator[AsyncSession]:
@@ -37,16 +43,24 @@ class Database:
 
         Commits when the block ends well, rolls back when it does not.
         """
-        async with (
-            translated(),
-            AsyncSession(self._engine if write else self._reads, expire_on_commit=False) as session,
-            session.begin(),
-        ):
-            yield session
+        with ExitStack() as last:  # outside of the transaction, so that the stop lasts until it has ended
+            async with (
+                translated(),
+                AsyncSession(self._engine if write else self._reads, expire_on_commit=False) as session,
+                session.begin(),
+            ):
+                yield session
+                last.enter_context(span("commit"))
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:
         async with translated(), self._engine.begin() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def statements(self) -> AsyncIterator[AsyncConnection]:
+        """Each statement is a transaction of its own: one round trip, where a block would need three."""
+        async with translated(), self._statements.connect() as connection:
             yield connection
 
     @asynccontextmanager

@@ -5,6 +5,7 @@ here: a reader opens a unit of its own to see what they mean.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from uuid import UUID
@@ -84,6 +85,7 @@ class Feed:
         self._woken = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
+        self._told_at = 0.0
 
     @contextmanager
     def events(self, tenant: TenantId) -> Iterator[Following]:
@@ -105,6 +107,14 @@ class Feed:
             self._at = (following.since, _FIRST)
             self._reader = asyncio.create_task(self._read())
         await asyncio.wait_for(self._ready.wait(), 5)
+
+    @property
+    def followers(self) -> int:
+        return sum(map(len, self._events.values())) + sum(map(len, self._jobs.values()))
+
+    def lag(self) -> float:
+        """Seconds since the followers of events were last told all that had committed; 0 where nobody follows."""
+        return time.monotonic() - self._told_at if self._events else 0.0
 
     async def close(self) -> None:
         if self._reader is not None:
@@ -144,6 +154,7 @@ class Feed:
             while self._events or self._jobs or not self._ready.is_set():
                 self._woken.clear()
                 await self._pass_on(connection)
+                self._told_at = time.monotonic()
                 self._ready.set()
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._woken.wait(), self._poll)

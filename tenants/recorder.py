@@ -5,7 +5,8 @@ is on its way share the next one.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import cast
 
 from sqlalchemy import Table, insert
@@ -17,14 +18,19 @@ from tenants.database import Database
 from tenants.errors import AuditUnavailable
 
 PATIENCE = 5.0  # seconds
+Told = Callable[[Sequence[dict[str, int | str]], float], None]
 _entries = cast(Table, AuditEntry.__table__)
 
 
 class Recorder:
-    """For one event loop; `database` connects as `coffer_recorder`."""
+    """For one event loop; `database` connects as `coffer_recorder`.
 
-    def __init__(self, database: Database, patience: float = PATIENCE) -> None:
+    `told` hears of each commit: the details of its entries, and the seconds it took.
+    """
+
+    def __init__(self, database: Database, patience: float = PATIENCE, told: Told = lambda _details, _s: None) -> None:
         self._database = database
+        self._told = told
         self._patience = patience
         self._waiting: list[tuple[Sequence[Entry], asyncio.Future[None]]] = []
         self._writer: asyncio.Task[None] | None = None
@@ -56,8 +62,10 @@ class Recorder:
                 _settle(group, None)
 
     async def _commit(self, entries: Sequence[Entry]) -> None:
+        began = perf_counter()
         async with self._database.statements() as connection:
             await connection.execute(insert(_entries), [entry.row() for entry in entries])
+        self._told([entry.details for entry in entries], perf_counter() - began)
 
 
 def _settle(group: "list[tuple[Sequence[Entry], asyncio.Future[None]]]", error: AuditUnavailable | None) -> None:

@@ -26,6 +26,7 @@ from crypto.keyring import Keyring, SealedCell
 from crypto.keys import Purpose
 from crypto.transit import TransitKeys
 from crypto.values import Sealed, Secret
+from telemetry import span
 from tenants.access import Role, grants_of
 from tenants.audits import Entry
 from tenants.database import Database, translated
@@ -114,22 +115,26 @@ class Unit:
 
     async def rows(self, statement: Executable) -> Sequence[Row[Any]]:
         async with self._turn, translated():
-            return (await self._session.execute(statement)).all()
+            with span("statement"):
+                return (await self._session.execute(statement)).all()
 
     async def scalars(self, statement: Executable) -> Sequence[Any]:
         async with self._turn, translated():
-            return (await self._session.execute(statement)).scalars().all()
+            with span("statement"):
+                return (await self._session.execute(statement)).scalars().all()
 
     async def run(self, statement: Executable, parameters: Sequence[dict[str, Any]] | None = None) -> None:
         async with self._turn, translated():
-            await self._session.execute(statement, parameters)
+            with span("statement"):
+                await self._session.execute(statement, parameters)
 
     def add(self, *rows: TenantOwned) -> None:
         self._session.add_all(rows)
 
     async def flush(self) -> None:
         async with self._turn, translated():
-            await self._session.flush()
+            with span("statement"):
+                await self._session.flush()
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
@@ -237,7 +242,8 @@ class Unit:
     def open(self, place: Place[D], cells: Sequence[SealedCell], why: str) -> list[D]:
         """The documents of many rows of one place, in order; recorded with `why`. Raises `CannotOpen`."""
         self.openings.append(Opening(place.label, len(cells), why))
-        return [place.document.load(raw) for raw in self.keyring.open_many(place.label, cells)]
+        with span("open", place=place.label, count=len(cells)):
+            return [place.document.load(raw) for raw in self.keyring.open_many(place.label, cells)]
 
     def open_row(self, row: O, column: str, why: str) -> Any:
         """The document in one sealed column of a loaded row, or None where it holds none."""
@@ -306,9 +312,13 @@ class Units:
         tenant or member, `TenantSuspended`, `TenantNotReady`, `KeyUnavailable`, `DatabaseUnavailable`.
         """
         for _ in range(_EPOCH_RACES):
-            ring = self._cache.peek(tenant) or await self._cache.load(tenant, lambda: self._open(tenant))
+            ring = self._cache.peek(tenant)
+            if ring is None:
+                with span("keys"):
+                    ring = await self._cache.load(tenant, lambda: self._open(tenant))
             async with self._database.session(write=write) as session:
-                state, viewer = await _enter(session, tenant, principal, write=write)
+                with span("enter", writes=write):
+                    state, viewer = await _enter(session, tenant, principal, write=write)
                 if state.key_epoch != ring.epoch:
                     self._cache.drop(tenant)
                     continue
