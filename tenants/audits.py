@@ -9,10 +9,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, BigInteger, Index, Text, Uuid, text
+from sqlalchemy import JSON, BigInteger, Index, Row, Text, Uuid, text
 from sqlalchemy.dialects.postgresql import ARRAY, TIMESTAMP
 from sqlalchemy.orm import Mapped
 
+from crypto.chain import Content
 from tenants.ids import new_id
 from tenants.origins import UNKNOWN, Origin
 from tenants.owned import Backup, TenantOwned, clear
@@ -79,6 +80,38 @@ class AuditEntry(TenantOwned, backup=Backup.NEVER, rights="SELECT INSERT", fleet
     details: Mapped[Any] = clear("counts and codes", JSON)
     purpose: Mapped[str | None] = clear("a code, never free text", Text, nullable=True)
     request_id: Mapped[str | None] = clear("finds the request in logs", Text, nullable=True)
+
+
+CONTENT = (
+    AuditEntry.id,
+    AuditEntry.at,
+    AuditEntry.actor,
+    AuditEntry.action,
+    AuditEntry.subject_type,
+    AuditEntry.subjects,
+    AuditEntry.fields,
+    AuditEntry.outcome,
+    AuditEntry.details,
+    AuditEntry.purpose,
+    AuditEntry.request_id,
+)
+
+
+def content_of(row: Row[Any]) -> Content:
+    """What the chain says of an entry, from a row of its `CONTENT`."""
+    return Content(
+        id=row.id,
+        at=row.at,
+        actor=row.actor,
+        action=row.action,
+        subject_type=row.subject_type,
+        subjects=row.subjects,
+        fields=row.fields,
+        outcome=row.outcome,
+        details=row.details,
+        purpose=row.purpose,
+        request_id=row.request_id,
+    )
 
 
 class DisclosureCounter(TenantOwned, backup=Backup.NEVER, rights="SELECT INSERT UPDATE DELETE"):

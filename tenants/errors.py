@@ -115,7 +115,18 @@ class ChainTooLong(CofferError):
     message = "The audit log is too long to be verified in one request; use `coffer audit verify`."
 
 
+class VerificationRuns(CofferError):
+    code = "AUDIT_VERIFICATION_RUNS"
+    message = "The audit log is being verified already; ask again when that has ended."
+    retryable = True
+
+
 class StoreUnavailable(CofferError):
     code = "AUDIT_STORE_UNAVAILABLE"
     message = "The audit log's second place does not answer; try again shortly."
     retryable = True
+
+
+class ScheduleRefused(CofferError):
+    code = "SCHEDULE_REFUSED"
+    message = "The schedule can't be used."

@@ -1,21 +1,9 @@
 """The table of a tenant's wrapped data keys, how a keyring is opened from it, and apart from it the audit key."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import (
-    CheckConstraint,
-    Index,
-    Integer,
-    LargeBinary,
-    Text,
-    UniqueConstraint,
-    Uuid,
-    bindparam,
-    select,
-    text,
-)
+from sqlalchemy import CheckConstraint, Index, Integer, LargeBinary, Text, UniqueConstraint, select, text
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped
@@ -24,10 +12,8 @@ from crypto.errors import KeyUnavailable
 from crypto.keyring import Keyring
 from crypto.keys import Purpose, WrappedKey, unlock, wrapping_context
 from crypto.transit import TransitKeys
-from tenants.database import Database
+from tenants.database import Read
 from tenants.owned import Backup, TenantOwned, clear
-
-_SCOPE = text("SELECT coffer_enter(:tenant, NULL, false)").bindparams(bindparam("tenant", type_=Uuid))
 
 
 class DataKeyRow(TenantOwned, backup=Backup.NEVER, rights="SELECT INSERT"):
@@ -51,15 +37,16 @@ class DataKeyRow(TenantOwned, backup=Backup.NEVER, rights="SELECT INSERT"):
     created_at: Mapped[datetime] = clear("age decides on rotation", TIMESTAMP(timezone=True))
 
 
-_SERVING = (Purpose.DEK, Purpose.BIK)  # what a keyring holds: never the audit key, so no server can forge the past
+_SERVING = (
+    Purpose.DEK.value,
+    Purpose.BIK.value,
+)  # what a keyring holds: never the audit key, so no server can forge the past
 
 
-async def find_wrapped(
-    session: AsyncSession, tenant: UUID, purposes: Sequence[Purpose] = _SERVING
-) -> list[WrappedKey]:
-    """The data keys for these purposes of the tenant that the transaction is scoped to, by version."""
-    mine = (DataKeyRow.tenant_id == tenant, DataKeyRow.purpose.in_([purpose.value for purpose in purposes]))
-    return [_wrapped(row) for row in await session.scalars(select(DataKeyRow).where(*mine).order_by(DataKeyRow.version))]
+async def find_wrapped(session: AsyncSession, tenant: UUID) -> list[WrappedKey]:
+    """The data keys that serve the tenant that the transaction is scoped to."""
+    mine = (DataKeyRow.tenant_id == tenant, DataKeyRow.purpose.in_(_SERVING))
+    return [_wrapped(row) for row in await session.scalars(select(DataKeyRow).where(*mine))]
 
 
 async def open_keyring(keys: TransitKeys, tenant: UUID, epoch: int, wrapped: list[WrappedKey]) -> Keyring:
@@ -68,23 +55,25 @@ async def open_keyring(keys: TransitKeys, tenant: UUID, epoch: int, wrapped: lis
     return Keyring(tenant, epoch, [unlock(key, secret) for key, secret in zip(wrapped, secrets, strict=True)])
 
 
-async def open_audit_key(app: Database, keys: TransitKeys, tenant: UUID) -> bytes:
-    """The 32 bytes that the whole audit chain hangs on, for two occasions: its first link, and verifying it.
+async def find_audit_key(read: Read, tenant: UUID) -> WrappedKey | None:
+    """The key that the tenant's whole audit chain hangs on, still wrapped."""
+    mine = (DataKeyRow.tenant_id == tenant, DataKeyRow.purpose == Purpose.AUD.value)
+    rows = await read(select(DataKeyRow).where(*mine).order_by(DataKeyRow.version).limit(1))
+    return _wrapped(rows[0][0]) if rows else None
 
-    Needs no keyring, and so works for a suspended tenant too. Raises `KeyUnavailable`, `KeyRefused`.
+
+async def open_audit_key(keys: TransitKeys, wrapped: WrappedKey | None) -> bytes:
+    """Its 32 bytes, for two occasions: the chain's first link, and verifying it.
+
+    Raises `KeyUnavailable`, or `KeyRefused` if it is not what was checked in.
     """
-    async with app.session(write=False) as session:
-        await session.execute(_SCOPE, {"tenant": tenant})
-        wrapped = await find_wrapped(session, tenant, (Purpose.AUD,))
-    if not wrapped:
+    if wrapped is None:
         raise KeyUnavailable
-    oldest = wrapped[0]
-    (secret,) = await keys.unwrap(tenant, [(oldest.wrapped, wrapping_context(tenant, oldest.id, oldest.purpose))])
-    return unlock(oldest, secret).secret
+    context = wrapping_context(wrapped.tenant, wrapped.id, wrapped.purpose)
+    (secret,) = await keys.unwrap(wrapped.tenant, [(wrapped.wrapped, context)])
+    return unlock(wrapped, secret).secret
 
 
 def _wrapped(row: DataKeyRow) -> WrappedKey:
     is_active = row.state == "ACTIVE"
-    return WrappedKey(
-        row.tenant_id, row.id, Purpose(row.purpose), row.version, row.wrapped, row.check_value, is_active
-    )
+    return WrappedKey(row.tenant_id, row.id, Purpose(row.purpose), row.version, row.wrapped, row.check_value, is_active)

@@ -24,8 +24,10 @@ for role in api provisioner rotator backup; do
         token_ttl=1h token_max_ttl=4h secret_id_ttl=0 secret_id_num_uses=0
 done
 
-# Signs access tokens; the private half never leaves. An existing key stays as it is.
-bao write transit/keys/coffer-access type=ed25519 exportable=false allow_plaintext_backup=false >/dev/null
+# Sign access tokens and the audit log's checkpoints; the private halves never leave. Existing keys stay as they are.
+for key in coffer-access coffer-audit; do
+    bao write "transit/keys/$key" type=ed25519 exportable=false allow_plaintext_backup=false >/dev/null
+done
 
 # A misspelt key name must fail, not make a key. Servers that lack this setting refuse it.
 bao write transit/config/keys disable_upsert=true 2>/dev/null ||

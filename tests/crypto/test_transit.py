@@ -122,10 +122,11 @@ async def test_a_tenant_without_a_key_is_refused(api: TransitKeys, provisioner: 
         await api.unwrap(uuid4(), [("vault:v1:AAAA", b"DEK 1")])
 
 
-async def test_a_signature_verifies_under_the_public_key_of_its_version(api: TransitKeys) -> None:
-    version, signature = await api.sign("coffer-access", b"message")
+@pytest.mark.parametrize("key", ["coffer-access", "coffer-audit"])
+async def test_a_signature_verifies_under_the_public_key_of_its_version(api: TransitKeys, key: str) -> None:
+    version, signature = await api.sign(key, b"message")
 
-    public = (await api.public_keys("coffer-access"))[version]
+    public = (await api.public_keys(key))[version]
     Ed25519PublicKey.from_public_bytes(public).verify(signature, b"message")
     assert len(signature) == 64
 
@@ -166,6 +167,8 @@ REFUSED = [
     ("api", "GET", "keys/{key}", None),
     ("api", "LIST", "keys", None),
     ("api", "POST", "keys/coffer-access/rotate", {}),
+    ("api", "POST", "keys/coffer-audit/rotate", {}),
+    ("provisioner", "POST", "sign/coffer-audit", {"input": "AAAA"}),
     ("api", "GET", "export/signing-key/coffer-access", None),
     ("provisioner", "POST", "decrypt/{key}", {"ciphertext": "{wrapped}", "context": "AAAA"}),
     ("provisioner", "POST", "datakey/plaintext/{key}", {"context": "AAAA"}),

@@ -22,7 +22,7 @@ MANY = "mutation($i: [CustomerInput!]!) { createCustomers(input: $i) { outcomes 
 IMPORTING = "mutation($i: ImportInput!) { importCustomers(input: $i) { job { id } userErrors { code } } }"
 FIELDS = {"source": "label", "emails": "mail", "externalId": "number"}
 COLUMNS = [{"column": column, "field": field_} for field_, column in FIELDS.items()]
-PAUSE = 0.2  # seconds that a client lets pass after an answer, at most; and after a server that was not there
+PAUSE = 0.4  # seconds that a client lets pass after an answer, at most; and after a server that was not there
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ class Clients:
     def _next(self) -> Order:
         number, slug = len(self.orders), self.chance.choice(sorted(self.house.tenants))
         is_import = self.chance.random() < 0.6
-        most = self.chance.choice((3, 40, 250)) if is_import else 8
+        most = self.chance.choice((3, 30, 220)) if is_import else 8
         rows = list(self._rows(number, slug, self.chance.randint(1, most)))
         order = Order(self.house.tenants[slug].id, slug, f"kills-{number}", is_import, rows)
         self.orders.append(order)

@@ -1,0 +1,57 @@
+"""`coffer audit`: verify the chain of a tenant's audit log, and export the log."""
+
+import sys
+from datetime import UTC, datetime
+from typing import Annotated
+
+import orjson
+import typer
+
+from api.app import Api
+from commands import group, with_api
+from tenants import audit_export, inspections, tenants
+from tenants.audit_verify import Verdict
+
+audit_app = group("A tenant's audit log: verify its chain, export it.")
+Slug = Annotated[str, typer.Argument(help="The tenant's slug.", metavar="TENANT")]
+_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S%z"]
+
+
+@audit_app.command()
+def verify(slug: Slug) -> None:
+    """Recompute the whole chain and hold it against all checkpoints; 1 if it is not as it was written."""
+
+    async def run(api: Api) -> Verdict:
+        tenant = await tenants.get(api.platform, slug)
+        async with inspections.snapshot(api.database, tenant.id) as read:
+            return await api.audit_chain.verify(tenant.id, read)
+
+    verdict = with_api(run)
+    copies = "the second place did not answer" if verdict.copies is None else f"{verdict.copies} copies"
+    typer.echo(f"{verdict.entries} entries fit; {verdict.checkpoints} checkpoints, {copies}.")
+    if verdict.broken is not None:
+        entry = "" if verdict.broken.entry is None else f", entry {verdict.broken.entry}"
+        typer.echo(f"BROKEN at seq {verdict.broken.seq}{entry}: {verdict.broken.kind.value}")
+        sys.exit(1)
+    typer.echo("The chain is intact.")
+
+
+@audit_app.command()
+def export(
+    slug: Slug,
+    since: Annotated[datetime | None, typer.Option("--from", help="The first moment, UTC.", formats=_FORMATS)] = None,
+    until: Annotated[datetime | None, typer.Option("--to", help="The first moment after.", formats=_FORMATS)] = None,
+) -> None:
+    """Print the linked entries as JSON Lines, in the order of the chain, each with its seq and mac."""
+
+    async def run(api: Api) -> None:
+        tenant = await tenants.get(api.platform, slug)
+        async with inspections.snapshot(api.database, tenant.id) as read:
+            async for line in audit_export.exported(tenant.id, read, _utc(since), _utc(until)):
+                sys.stdout.buffer.write(orjson.dumps(line) + b"\n")
+
+    with_api(run)
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
