@@ -30,12 +30,12 @@ from crypto.cache import KeyringCache
 from crypto.errors import CofferError
 from crypto.transit import TransitKeys
 from domain import imports  # noqa: F401  # its table is part of what the catalogue check expects
-from metrics import Metrics
 from settings import Mode, Settings
-from telemetry import Tracing
-from tenants import catalogue, chains, job_inspections  # noqa: F401  # likewise
-from tenants.audit_store import CheckpointStore
-from tenants.audit_verify import ChainVerifier
+from telemetry.metrics import Metrics
+from telemetry.traces import Tracing
+from tenants import catalogue, job_inspections
+from tenants.audit.store import CheckpointStore
+from tenants.audit.verify import ChainVerifier
 from tenants.database import Database
 from tenants.feeds import Feed
 from tenants.jobs import JobId

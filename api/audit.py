@@ -16,7 +16,7 @@ from domain.audits import EntryView
 from domain.errors import BadInput
 from domain.normalise import Invalid
 from tenants.access import Permission
-from tenants.audit_verify import BreakKind
+from tenants.audit.verify import BreakKind
 
 MOST = 200_000  # entries that one request may verify; they stream, but they take time
 _READ = Permission.AUDIT_READ

@@ -24,7 +24,7 @@ from api.messages import Ended
 from api.requests import GraphQLRequest
 from api.visits import Visits, codes_of, know, prepare
 from crypto.errors import CofferError
-from telemetry import note, traceparent
+from telemetry.traces import note, traceparent
 from tenants.origins import Origin
 
 Prove = Callable[[Sequence[str]], Awaitable[tuple[Any, float] | None]]

@@ -19,7 +19,7 @@ from api.errors import log_internal, refusal, to_graphql
 from api.requests import LEGACY, GraphQLRequest, HTTPRefused, negotiate, read, refuse, request_id_of
 from api.visits import codes_of, know, prepare
 from crypto.errors import CofferError
-from telemetry import note, span
+from telemetry.traces import note, span
 
 # Of request errors in the modern media type; any other code is 400, or 503 where trying again may help.
 STATUS = {"INTERNAL": 500, "UNAUTHENTICATED": 401, "FORBIDDEN": 403, "RATE_LIMITED": 429}

@@ -14,9 +14,9 @@ from api.requests import GraphQLRequest
 from api.services import Services
 from crypto.errors import CofferError
 from domain.errors import Forbidden
-from telemetry import span
+from telemetry.traces import span
 from tenants.access import Level, Permission, Sensitivity
-from tenants.audits import DISCLOSED, Entry
+from tenants.audit.entries import DISCLOSED, Entry
 from tenants.errors import Unauthenticated
 from tenants.unit import Unit, Units
 from tenants.viewers import Credential, Viewer

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from api.documents import Documents, digest_of
 from api.errors import refusal
 from api.limits import Limits
-from telemetry import traceparent
+from telemetry.traces import traceparent
 from tenants.origins import UNKNOWN, Origin, is_purpose
 
 LEGACY = "application/json"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from api.tokens import AccessTokens
-from tenants.audit_verify import ChainVerifier
+from tenants.audit.verify import ChainVerifier
 from tenants.feeds import Feed
 from tenants.recorder import Recorder
 from tenants.sign_in import SignIns

@@ -16,8 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.documents import Documents, Prepared
 from api.requests import GraphQLRequest
-from metrics import Metrics
-from telemetry import Journey, Tracing, note, span
+from telemetry.metrics import Metrics
+from telemetry.traces import Journey, Tracing, note, span
 
 _log = structlog.get_logger(__name__)
 _OTHER = "(other)"

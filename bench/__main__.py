@@ -9,7 +9,6 @@ from pathlib import Path
 import orjson
 import uvloop
 
-import logs
 from api.app import Api
 from bench import spine
 from bench.cases import Case, cases, floor, unrecorded
@@ -17,6 +16,7 @@ from bench.costs import CRYPTO, DATABASE, JSON, PATH, RECORD, REST
 from bench.house import OTHER_CORE, SERVER_CORE, House, house, on_core
 from bench.load import Measured, ask, drive, message
 from bench.server import Kind, serving
+from telemetry import logs
 from tenants.access import Role
 
 _WARM_UP = 0.3  # of the seconds of a case; keyrings are opened and plans cached in it

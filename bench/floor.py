@@ -18,7 +18,7 @@ from crypto.keyring import Keyring, SealedCell
 from crypto.values import Sealed
 from domain.customers import Customer
 from settings import Settings
-from tenants.audits import DISCLOSED, Entry
+from tenants.audit.entries import DISCLOSED, Entry
 from tenants.database import Database
 from tenants.owned import places
 from tenants.recorder import Recorder

@@ -14,13 +14,13 @@ from typing import Any
 
 import uvicorn
 
-import logs
 from api.app import Api
 from bench.costs import Costs
 from bench.floor import Floor
 from bench.house import SERVER_CORE
 from settings import AppRole, Mode, Settings
-from tenants.audits import Entry
+from telemetry import logs
+from tenants.audit.entries import Entry
 from tenants.recorder import Recorder
 
 

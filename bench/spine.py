@@ -12,9 +12,9 @@ from bench.house import SERVER_CORE, House, Loaded, on_core
 from jobs.handling import Handler, Run
 from jobs.worker import Worker
 from tenants.access import Role
-from tenants.audit_chains import AuditChains
-from tenants.audit_store import CheckpointStore
-from tenants.audits import DISCLOSED, Entry
+from tenants.audit.chains import AuditChains
+from tenants.audit.entries import DISCLOSED, Entry
+from tenants.audit.store import CheckpointStore
 from tenants.ids import new_id
 from tenants.jobs import JobKind, NoArguments
 

@@ -10,8 +10,8 @@ from sqlalchemy import ColumnElement, Row, Select, func, select
 
 from domain.errors import BadInput
 from domain.paging import Page, Window, cut, windowed
-from tenants.audits import CONTENT, AuditEntry, DisclosureCounter
-from tenants.chains import AuditLink
+from tenants.audit.entries import CONTENT, AuditEntry, DisclosureCounter
+from tenants.audit.tables import AuditLink
 from tenants.unit import Unit
 
 LONGEST = timedelta(days=31)  # of a question for counts per hour

@@ -17,7 +17,7 @@ import structlog
 
 from crypto.errors import CofferError
 from jobs.telling import Telling
-from telemetry import note, span, traceparent
+from telemetry.traces import note, span, traceparent
 from tenants import ledger
 from tenants.errors import Conflict, DatabaseUnavailable, LeaseLost, TenantNotReady, TenantSuspended
 from tenants.jobs import JobId, JobKind, JobState, Wish

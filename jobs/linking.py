@@ -13,9 +13,10 @@ from typing import Any
 import structlog
 
 from crypto.errors import CofferError
-from tenants import audit_linking, tenants
-from tenants.audit_chains import AuditChains
-from tenants.audit_checkpoints import PAUSE
+from tenants import tenants
+from tenants.audit import linking
+from tenants.audit.chains import AuditChains
+from tenants.audit.checkpoints import PAUSE
 from tenants.database import Database
 from tenants.errors import TenantNotReady, TenantSuspended
 from tenants.viewers import TenantId
@@ -82,11 +83,11 @@ class Linking:
     async def look(self) -> None:
         """One round: see who has something new, and set to work on whoever is due and not at work already."""
         if self._day is None:
-            _, self._seen = await audit_linking.newcomers(self._platform, _NONE)  # what was before, all are asked for
+            _, self._seen = await linking.newcomers(self._platform, _NONE)  # what was before, all are asked for
         if self._day != self._today():
             await self._take_all()  # at the start, and as the day turns: idle chains take the new day's key too
             self._day = self._today()
-        found, self._seen = await audit_linking.newcomers(self._platform, self._seen)
+        found, self._seen = await linking.newcomers(self._platform, self._seen)
         now = self._clock()
         for tenant, is_ready in found.items():
             self._since.setdefault(tenant, now)

@@ -6,8 +6,8 @@ from time import perf_counter
 
 import structlog
 
-from metrics import Metrics
-from telemetry import Journey, Tracing
+from telemetry.metrics import Metrics
+from telemetry.traces import Journey, Tracing
 from tenants.ledger import Lease
 
 _log = structlog.get_logger()

@@ -29,12 +29,12 @@ from jobs.linking import Linking
 from jobs.scheduling import Scheduler
 from jobs.sweeping import Sweeper
 from jobs.telling import Telling
-from metrics import Metrics
 from settings import AppRole, Settings
-from telemetry import Tracing
-from tenants import catalogue, chains, job_inspections  # noqa: F401  # likewise
-from tenants.audit_chains import AuditChains
-from tenants.audit_store import CheckpointStore
+from telemetry.metrics import Metrics
+from telemetry.traces import Tracing
+from tenants import catalogue, job_inspections
+from tenants.audit.chains import AuditChains
+from tenants.audit.store import CheckpointStore
 from tenants.database import Database
 from tenants.jobs import JobId, JobKind
 from tenants.ledger import LEASE, Ledger

@@ -20,7 +20,6 @@ from rich.progress import Progress
 from rich.table import Column, Table
 from sqlalchemy.exc import SQLAlchemyError
 
-import logs
 from api.app import Api
 from api.server import Server
 from crypto.errors import CannotOpen, KeyRefused
@@ -34,6 +33,7 @@ from local.openbao import Credentials, OpenBao, configure, openbao
 from local.postgres import Postgres, create_roles_and_database, postgres
 from migrations.apply import upgrade
 from settings import AppRole, Mode, Settings
+from telemetry import logs
 from tenants import job_acts, members
 from tenants.access import Role
 from tenants.jobs import ENDED, JobId, JobState

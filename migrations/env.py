@@ -14,7 +14,14 @@ LOCK_TIMEOUT = "5s"
 # A table is known once its module is imported; drift must not depend on what else the process does.
 for _module in (
     *("domain.customers", "domain.imports", "domain.outcomes", "domain.tags"),
-    *("tenants.audits", "tenants.chains", "tenants.events", "tenants.jobs", "tenants.members", "tenants.sign_in"),
+    *(
+        "tenants.audit.entries",
+        "tenants.audit.tables",
+        "tenants.events",
+        "tenants.jobs",
+        "tenants.members",
+        "tenants.sign_in",
+    ),
 ):
     importlib.import_module(_module)
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 from sqlalchemy.sql.base import Executable
 
-from telemetry import span
+from telemetry.traces import span
 from tenants.errors import Conflict, DatabaseUnavailable
 
 Read = Callable[[Executable], Awaitable[Sequence[Row[Any]]]]  # rows of one statement, in somebody's transaction

@@ -13,7 +13,7 @@ from sqlalchemy import Table, insert
 from sqlalchemy.exc import SQLAlchemyError
 
 from crypto.errors import CofferError
-from tenants.audits import AuditEntry, Entry
+from tenants.audit.entries import AuditEntry, Entry
 from tenants.database import Database
 from tenants.errors import AuditUnavailable
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Mapped
 from sqlalchemy.types import Uuid
 
 from tenants import members, tenants
-from tenants.audits import OK, Entry
+from tenants.audit.entries import OK, Entry
 from tenants.database import Database
 from tenants.errors import SignInRefused, TooManyAttempts
 from tenants.members import Member

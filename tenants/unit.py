@@ -26,9 +26,9 @@ from crypto.keyring import Keyring, SealedCell
 from crypto.keys import Purpose
 from crypto.transit import TransitKeys
 from crypto.values import Sealed, Secret
-from telemetry import span
+from telemetry.traces import span
 from tenants.access import Role, grants_of
-from tenants.audits import Entry
+from tenants.audit.entries import Entry
 from tenants.database import Database, translated
 from tenants.documents import Document
 from tenants.errors import TenantNotReady, TenantSuspended, Unauthenticated

@@ -14,6 +14,8 @@ PACKAGES = (
     "crypto",
     "migrations",
     "local",
+    "telemetry",
+    "egress",
     "deploy",
     "tests",
     "settings.py",

@@ -26,11 +26,10 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-import addresses
 import egress
-from addresses import AddressRefused, Rule, is_public
 from crypto.errors import CofferError
-from egress import AnswerTooLarge, Egress, HeaderRefused, NotReached, Reason, Resolve
+from egress import AnswerTooLarge, Egress, HeaderRefused, NotReached, Reason, Resolve, addresses
+from egress.addresses import AddressRefused, Rule, is_public
 
 NAME = "hooks.example.com"
 PUBLIC = "93.184.215.14"

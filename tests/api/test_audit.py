@@ -7,8 +7,8 @@ from uuid import uuid4
 import pytest
 
 from tenants.access import Role
-from tenants.audit_chains import AuditChains
-from tenants.audit_store import CheckpointStore
+from tenants.audit.chains import AuditChains
+from tenants.audit.store import CheckpointStore
 from tests.house import House
 from tests.tenants.chained import act, fetch
 

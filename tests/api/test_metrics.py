@@ -9,10 +9,10 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-import metrics
 from jobs.bells import Bell
 from jobs.worker import Worker
-from metrics import Metrics
+from telemetry import metrics
+from telemetry.metrics import Metrics
 from tenants.access import Role
 from tenants.jobs import JobId
 from tenants.viewers import TenantId

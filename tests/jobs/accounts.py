@@ -112,4 +112,5 @@ async def unended(superuser: asyncpg.Connection) -> int:
 
 
 async def parked(superuser: asyncpg.Connection) -> list[asyncpg.Record]:
-    return list(await superuser.fetch("SELECT tenant_id, id, reason, deaths FROM jobs WHERE state <> 'DONE'"))
+    """Jobs that ended, but not well."""
+    return list(await superuser.fetch("SELECT tenant_id, id, state, reason, deaths FROM jobs WHERE state <> 'DONE'"))

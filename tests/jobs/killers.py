@@ -23,7 +23,7 @@ _PATIENCE = 60.0
 
 @dataclass
 class Killer:
-    """Takes any process that is up, every other time one in the middle of a job."""
+    """Takes at random a server, which has requests to answer, or a process that is in the middle of a job."""
 
     fleet: Fleet
     superuser: asyncpg.Connection
@@ -31,17 +31,17 @@ class Killer:
 
     async def strike(self) -> None:
         await until(self._somebody_is_up, _PATIENCE)
-        victims = [each for each in self.fleet.all if each.is_up]
+        victims = _up(self.fleet.servers)
         if self.chance.random() < 0.5:
             await until(self._somebody_leads, _PATIENCE)
-            victims = await self._leading() or victims
-        victim = self.chance.choice(victims)
+            victims = await self._leading()
+        victim = self.chance.choice(victims or _up(self.fleet.all))
         await asyncio.sleep(self.chance.uniform(0, MOMENT))  # the random moment, which is the matter here
         await victim.kill()
         self.fleet.restart(victim)
 
     async def _somebody_is_up(self) -> bool:
-        return any(process.is_up for process in self.fleet.all)
+        return bool(_up(self.fleet.all))
 
     async def _somebody_leads(self) -> bool:
         return bool(await self._leading())
@@ -49,7 +49,11 @@ class Killer:
     async def _leading(self) -> list[Process]:
         rows = await self.superuser.fetch("SELECT DISTINCT worker FROM jobs WHERE state = 'RUNNING'")
         pids = {int(row["worker"].rpartition(":")[2]) for row in rows}
-        return [process for process in self.fleet.all if process.is_up and process.pid in pids]
+        return [process for process in _up(self.fleet.all) if process.pid in pids]
+
+
+def _up(processes: Sequence[Process]) -> list[Process]:
+    return [process for process in processes if process.is_up]
 
 
 @dataclass

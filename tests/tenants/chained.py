@@ -13,11 +13,11 @@ from sqlalchemy import select, update
 from crypto import chain
 from crypto.cache import KeyringCache
 from tenants import inspections
-from tenants.audit_chains import AuditChains
-from tenants.audit_store import CheckpointStore
-from tenants.audit_verify import ChainVerifier, Verdict
-from tenants.audits import CONTENT, AuditEntry, content_of
-from tenants.chains import AuditHead, AuditLink
+from tenants.audit.chains import AuditChains
+from tenants.audit.entries import CONTENT, AuditEntry, content_of
+from tenants.audit.store import CheckpointStore
+from tenants.audit.tables import AuditHead, AuditLink
+from tenants.audit.verify import ChainVerifier, Verdict
 from tenants.database import Database
 from tenants.origins import Origin
 from tenants.unit import Units

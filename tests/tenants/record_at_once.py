@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Table, insert
 
-from tenants.audits import AuditEntry, Entry
+from tenants.audit.entries import AuditEntry, Entry
 from tenants.database import Database
 
 AT_ONCE = 4

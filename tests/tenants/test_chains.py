@@ -18,10 +18,10 @@ from crypto import chain
 from crypto.cache import KeyringCache
 from crypto.errors import KeyUnavailable
 from crypto.keys import Purpose
-from tenants.audit_chains import AuditChains
-from tenants.audit_store import CheckpointStore
-from tenants.audit_verify import Verdict
-from tenants.audits import Entry
+from tenants.audit.chains import AuditChains
+from tenants.audit.entries import Entry
+from tenants.audit.store import CheckpointStore
+from tenants.audit.verify import Verdict
 from tenants.database import Database
 from tenants.errors import ChainBroken, ChainTooLong
 from tenants.unit import Units

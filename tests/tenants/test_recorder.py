@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from tenants.access import Role
-from tenants.audits import Entry
+from tenants.audit.entries import Entry
 from tenants.database import Database
 from tenants.errors import AuditUnavailable
 from tenants.recorder import Recorder

@@ -7,8 +7,8 @@ import requests
 
 from local.openbao import app_role
 from local.postgres import create_roles_and_database
+from tests.cli.test_cli import coffer, environment
 from tests.house import House
-from tests.test_cli import coffer, environment
 
 __all__ = ["environment"]  # the fixture
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-import logs
 from crypto.values import OVERHEAD_BYTES, Sealed, Secret
 from domain.customers.fields import Profile
+from telemetry import logs
 from tenants.database import Database
 from tenants.errors import Conflict
 from tests.house import House

@@ -1,6 +1,6 @@
 """The audit log: who did what, to which fields of whom, when, for what; names and ids, never values.
 
-Entries are only ever added. `tenants.chains` links them so that a later change of one shows.
+Entries are only ever added. `tenants.audit.tables` links them so that a later change of one shows.
 """
 
 from collections.abc import Sequence

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.test_cli import coffer, environment  # noqa: F401  # a fixture
 from tests.house import House
 from tests.tenants.chained import Chained, act, chained, fetch
-from tests.test_cli import coffer, environment  # noqa: F401  # a fixture
 
 pytestmark = pytest.mark.usefixtures("environment")
 

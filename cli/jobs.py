@@ -11,11 +11,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-import logs
-import metrics
 import settings as environment
 from api.app import Api
-from commands import group, minute, with_api
+from cli.commands import group, minute, with_api
+from telemetry import logs, metrics
 from tenants import job_acts, job_inspections, tenants
 from tenants.jobs import Job, JobState
 from tenants.viewers import TenantId

@@ -13,9 +13,9 @@ import pytest
 from domain.tidying import TIDY
 from tenants import tenants
 from tenants.jobs import JobId, NoArguments
+from tests.cli.test_cli import COFFER, coffer, environment
 from tests.house import House
 from tests.jobs.desk import until
-from tests.test_cli import COFFER, coffer, environment
 
 __all__ = ["environment"]  # the fixture
 
@@ -76,7 +76,7 @@ async def test_a_tenant_is_made_here_or_left_to_a_worker(house: House, environme
 async def running(*arguments: str, environment: dict[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
         *(*COFFER, *arguments),
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
         env={"PATH": os.environ["PATH"], **environment},
         stderr=asyncio.subprocess.PIPE,
     )

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 import settings as environment
-import telemetry
 from crypto.values import OVERHEAD_BYTES, Sealed, Secret
+from telemetry import traces
 from tenants.access import Role
 from tenants.errors import Conflict
 from tests.house import House
@@ -104,50 +104,50 @@ def test_attributes_are_ids_counts_and_codes(travelled: Travelled) -> None:
 
 
 @pytest.fixture
-def tracing() -> Iterator[telemetry.Tracing]:
+def tracing() -> Iterator[traces.Tracing]:
     with collecting() as collector:
-        made = telemetry.Tracing(collector.address)
+        made = traces.Tracing(collector.address)
         made.collector = collector  # type: ignore[attr-defined]  # the tests' own
         yield made
         made.close()
 
 
 def test_without_a_collector_nothing_is_made_and_times_are_kept() -> None:
-    with telemetry.Tracing().journey("request", continues=TRACE) as journey, telemetry.span("stop"):
-        assert telemetry.traceparent() is None
+    with traces.Tracing().journey("request", continues=TRACE) as journey, traces.span("stop"):
+        assert traces.traceparent() is None
     assert (journey.root, journey.seconds["stop"] > 0) == (None, True)
 
 
 def test_outside_of_a_journey_every_call_does_nothing() -> None:
-    with telemetry.span("stop", secret=Secret(CANARY)):
-        assert (telemetry.traceparent(), telemetry.note(a=1)) == (None, False)
+    with traces.span("stop", secret=Secret(CANARY)):
+        assert (traces.traceparent(), traces.note(a=1)) == (None, False)
 
 
 def test_the_time_of_a_stop_is_without_that_of_the_stops_inside() -> None:
-    with telemetry.Tracing().journey("request") as journey, telemetry.span("outer"), telemetry.span("inner"):
+    with traces.Tracing().journey("request") as journey, traces.span("outer"), traces.span("inner"):
         sum(range(300_000))
     assert journey.seconds["outer"] < journey.seconds["inner"]
 
 
-def test_the_present_span_is_what_follows_is_linked_to(tracing: telemetry.Tracing) -> None:
+def test_the_present_span_is_what_follows_is_linked_to(tracing: traces.Tracing) -> None:
     with tracing.journey("request", continues=TRACE):
-        outer = telemetry.traceparent()
-        with telemetry.span("stop"):
-            assert telemetry.traceparent() != outer
-        assert telemetry.traceparent() == outer
+        outer = traces.traceparent()
+        with traces.span("stop"):
+            assert traces.traceparent() != outer
+        assert traces.traceparent() == outer
     assert outer is not None
     assert outer.startswith(f"00-{'ab' * 16}-")
 
 
 @pytest.mark.parametrize("wrong", ["", "x", f"00-{'0' * 32}-{'cd' * 8}-01", f"01-{'ab' * 16}-{'cd' * 8}-01", TRACE * 2])
-def test_a_trace_that_is_none_begins_a_new_one(tracing: telemetry.Tracing, wrong: str) -> None:
+def test_a_trace_that_is_none_begins_a_new_one(tracing: traces.Tracing, wrong: str) -> None:
     with tracing.journey("request", continues=wrong) as journey:
         assert journey.trace_id not in (None, "ab" * 16, "0" * 32)
 
 
-def test_an_error_is_told_by_its_code(tracing: telemetry.Tracing) -> None:
+def test_an_error_is_told_by_its_code(tracing: traces.Tracing) -> None:
     with pytest.raises(ValueError, match=CANARY), tracing.journey("request"):
-        with pytest.raises(Conflict), telemetry.span("stop"):
+        with pytest.raises(Conflict), traces.span("stop"):
             raise Conflict(CANARY)
         raise ValueError(CANARY)
     tracing.close()
@@ -172,12 +172,12 @@ VALUES = st.sampled_from(
 
 @given(st.dictionaries(st.sampled_from("abc"), VALUES | st.lists(VALUES) | st.tuples(VALUES)))
 def test_attributes_of_another_type_are_dropped(attributes: dict[str, Any]) -> None:
-    assert telemetry.harmless(attributes) == {}
+    assert traces.harmless(attributes) == {}
 
 
 def test_ids_counts_and_codes_stay() -> None:
     told = {"tenant": UUID(int=1), "count": 3, "code": Role.OWNER, "is_cold": True, "codes": ["NOT_FOUND"]}
-    assert telemetry.harmless(told) == {**told, "tenant": str(UUID(int=1)), "code": "OWNER"}
+    assert traces.harmless(told) == {**told, "tenant": str(UUID(int=1)), "code": "OWNER"}
 
 
 @pytest.mark.parametrize("address", ["http://collector.example.org:4318", "collector:4318", "http://127.0.0.1/path"])

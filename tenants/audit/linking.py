@@ -47,8 +47,8 @@ from sqlalchemy.orm import aliased
 
 from crypto import chain
 from crypto.values import Secret
-from tenants.audits import CONTENT, DISCLOSED, AuditEntry, DisclosureCounter, content_of
-from tenants.chains import AuditHead, AuditLink, ChainKey
+from tenants.audit.entries import CONTENT, DISCLOSED, AuditEntry, DisclosureCounter, content_of
+from tenants.audit.tables import AuditHead, AuditLink, ChainKey
 from tenants.database import Database
 from tenants.errors import ChainBroken
 from tenants.unit import Unit

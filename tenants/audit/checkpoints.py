@@ -16,8 +16,8 @@ from sqlalchemy.dialects.postgresql import insert
 
 from crypto import chain
 from crypto.transit import TransitKeys
-from tenants.audit_store import CheckpointStore
-from tenants.chains import AuditCheckpoint, AuditHead
+from tenants.audit.store import CheckpointStore
+from tenants.audit.tables import AuditCheckpoint, AuditHead
 from tenants.errors import StoreUnavailable
 from tenants.unit import Unit, Units
 from tenants.viewers import TenantId

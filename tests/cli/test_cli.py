@@ -42,7 +42,7 @@ async def coffer(
     return await asyncio.to_thread(
         subprocess.run,
         [*COFFER, *arguments],
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
         env=kept | (environment or {}),
         input=sent,
         capture_output=True,

@@ -5,10 +5,10 @@ from contextlib import suppress
 from crypto import chain
 from crypto.errors import KeyRefused, KeyUnavailable
 from crypto.transit import TransitKeys
-from tenants import audit_linking
-from tenants.audit_checkpoints import Checkpoints
-from tenants.audit_linking import MOST, DayTurned, Linked, NoHead
-from tenants.audit_store import CheckpointStore
+from tenants.audit import linking
+from tenants.audit.checkpoints import Checkpoints
+from tenants.audit.linking import MOST, DayTurned, Linked, NoHead
+from tenants.audit.store import CheckpointStore
 from tenants.keys import find_audit_key, open_audit_key
 from tenants.unit import Units
 from tenants.viewers import TenantId
@@ -42,4 +42,4 @@ class AuditChains:
         self, tenant: TenantId, most: int, *, first_key: bytes | None = None, turns: bool = False
     ) -> Linked:
         async with self._units.enter(tenant, None, write=True) as unit:
-            return await audit_linking.link(unit, first_key=first_key, turns=turns, most=most)
+            return await linking.link(unit, first_key=first_key, turns=turns, most=most)

@@ -7,8 +7,8 @@ from uuid import UUID
 
 from sqlalchemy import Row, select
 
-from tenants.audits import CONTENT, AuditEntry
-from tenants.chains import AuditLink
+from tenants.audit.entries import CONTENT, AuditEntry
+from tenants.audit.tables import AuditLink
 from tenants.database import Read
 
 _PAGE = 1000

@@ -32,11 +32,11 @@ from sqlalchemy import Row, Text, Uuid, cast, exists, func, select, tuple_
 
 from crypto import chain
 from crypto.transit import TransitKeys
-from tenants.audit_checkpoints import SIGNER, Checkpoint, of_row
-from tenants.audit_linking import HORIZON
-from tenants.audit_store import CheckpointStore
-from tenants.audits import CONTENT, AuditEntry, content_of
-from tenants.chains import AuditCheckpoint, AuditHead, AuditLink
+from tenants.audit.checkpoints import SIGNER, Checkpoint, of_row
+from tenants.audit.entries import CONTENT, AuditEntry, content_of
+from tenants.audit.linking import HORIZON
+from tenants.audit.store import CheckpointStore
+from tenants.audit.tables import AuditCheckpoint, AuditHead, AuditLink
 from tenants.database import Read
 from tenants.errors import ChainTooLong, StoreUnavailable, VerificationRuns
 from tenants.keys import find_audit_key, open_audit_key

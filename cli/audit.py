@@ -8,9 +8,10 @@ import orjson
 import typer
 
 from api.app import Api
-from commands import group, with_api
-from tenants import audit_export, inspections, tenants
-from tenants.audit_verify import Verdict
+from cli.commands import group, with_api
+from tenants import inspections, tenants
+from tenants.audit.export import exported
+from tenants.audit.verify import Verdict
 
 audit_app = group("A tenant's audit log: verify its chain, export it.")
 Slug = Annotated[str, typer.Argument(help="The tenant's slug.", metavar="TENANT")]
@@ -47,7 +48,7 @@ def export(
     async def run(api: Api) -> None:
         tenant = await tenants.get(api.platform, slug)
         async with inspections.snapshot(api.database, tenant.id) as read:
-            async for line in audit_export.exported(tenant.id, read, _utc(since), _utc(until)):
+            async for line in exported(tenant.id, read, _utc(since), _utc(until)):
                 sys.stdout.buffer.write(orjson.dumps(line) + b"\n")
 
     with_api(run)

@@ -16,8 +16,8 @@ from typing import Literal
 import certifi
 import httpcore
 
-from addresses import AddressRefused, Place, Rule, is_public, parse
 from crypto.errors import CofferError
+from egress.addresses import AddressRefused, Place, Rule, is_public, parse
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 

@@ -19,20 +19,19 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy.exc import DBAPIError
 
-import logs
-import metrics
 import settings as environment
 from api.app import Api
 from api.schema import build
-from cli_audit import audit_app
-from cli_jobs import jobs_app, worker
-from commands import group, minute, with_api
+from cli.audit import audit_app
+from cli.commands import group, minute, with_api
+from cli.doctor import doctor, provisioner_keys, refusal
+from cli.jobs import jobs_app, worker
 from crypto.errors import CofferError
-from doctor import doctor, provisioner_keys, refusal
 from domain import normalise
 from domain.normalise import Invalid
 from local.errors import LocalServiceError
 from settings import SettingsError
+from telemetry import logs, metrics
 from tenants import inspections, members, provisioning, tenants
 from tenants.access import Role
 from tenants.errors import DatabaseUnavailable
