@@ -1,5 +1,6 @@
 """The job of a tenant's housekeeping: one batch a step, one table after the other."""
 
+from domain.imports import forget_cancelled
 from domain.tidying import BATCH, TABLES, forget_some
 from jobs.handling import Run
 from tenants.jobs import NoArguments
@@ -10,6 +11,8 @@ async def tidy(run: Run[NoArguments]) -> None:
     while True:
         async with run.step() as step:
             place = run.cursor or 0
+            if run.cursor is None:
+                await forget_cancelled(step.unit)
             gone = await forget_some(step.unit, TABLES[place])
             place += gone < BATCH
             if place == len(TABLES):

@@ -2,9 +2,13 @@
 
 from uuid import uuid4
 
+from crypto.values import Secret
 from domain import tidying
+from domain.imports import IMPORT, ImportCells, ImportRow
 from domain.tidying import TIDY
 from jobs.tidying import tidy
+from tenants import job_acts
+from tenants.jobs import NoArguments
 from tenants.viewers import TenantId
 from tests.jobs.desk import Desk
 
@@ -73,3 +77,19 @@ async def test_another_tenants_rows_stay(desk: Desk) -> None:
 
     assert await tidied(desk, mine) == 'DONE {"forgotten": 5}'
     assert set((await counts(desk, other)).values()) == {1}
+
+
+async def test_the_cells_of_a_cancelled_import_go(desk: Desk) -> None:
+    """By their seal: no one will try these rows any more, and the job stays to be looked at."""
+    tenant = (await desk.house.provisioning.provision(f"tidy-{uuid4().hex[:12]}", "Tidy")).id
+    async with desk.house.api.units.enter(tenant, None, write=True) as unit:
+        await unit.load_subjects([tenant])
+        job = await unit.enqueue(IMPORT, NoArguments(), total=1)
+        row = ImportRow(tenant_id=tenant, id=uuid4(), job_id=job, row=1, cells=Secret(ImportCells(cells="{}")))
+        unit.add(row)
+        await unit.flush()
+        await job_acts.cancel(unit, job)
+    kept = "SELECT count(cells) FROM import_rows WHERE tenant_id = $1"
+    assert await desk.superuser.fetchval(kept, tenant) == 1
+    await tidied(desk, tenant)
+    assert await desk.superuser.fetchval(kept, tenant) == 0
