@@ -11,7 +11,8 @@ from graphql import ExecutionResult, GraphQLError
 from api.documents import Documents
 from api.errors import to_graphql
 from api.limits import Limits
-from api.requests import GraphQLRequest, HTTPRefused, _json, _object, _query, _text
+from api.requests import GraphQLRequest, HTTPRefused, json_of, object_of, query_of, text_of
+from tenants.origins import Origin, is_purpose
 
 T = TypeVar("T")
 _LONGEST_ID = 128  # characters; clients send a UUID or a counter
@@ -33,10 +34,10 @@ def read(event: Mapping[str, Any], limits: Limits) -> Mapping[str, Any]:
     raw = text.encode()
     if len(raw) > limits.body_bytes:
         raise Ended(1009, f"A message holds at most {limits.body_bytes} bytes.")
-    sent = _strictly(lambda: _json(raw, limits, around=2))
+    sent = _strictly(lambda: json_of(raw, limits, around=2))
     if not isinstance(sent, dict):
         _invalid("A message is one JSON object.")
-    _strictly(lambda: _object(sent, "payload"))
+    _strictly(lambda: object_of(sent, "payload"))
     return sent
 
 
@@ -49,7 +50,7 @@ def id_of(message: Mapping[str, Any]) -> str:
 
 def authorizations(message: Mapping[str, Any]) -> list[str]:
     """What `connection_init` gives as Authorization, whatever its case."""
-    payload = _object(message, "payload")
+    payload = object_of(message, "payload")
     found = [value for key, value in payload.items() if key.lower() == "authorization" and value is not None]
     if not all(isinstance(value, str) for value in found):
         _invalid("`authorization` is a string.")
@@ -58,20 +59,29 @@ def authorizations(message: Mapping[str, Any]) -> list[str]:
 
 def request_of(message: Mapping[str, Any], request_id: str, documents: Documents) -> GraphQLRequest:
     """What `subscribe` asks for. Raises RequestRefused for a persisted query that is not known."""
-    return _strictly(lambda: _request(_object(message, "payload"), request_id, documents))
+    return _strictly(lambda: _request(object_of(message, "payload"), request_id, documents))
 
 
 def _request(payload: Mapping[str, Any], request_id: str, documents: Documents) -> GraphQLRequest:
-    extensions = _object(payload, "extensions")
+    extensions = object_of(payload, "extensions")
     return GraphQLRequest(
-        query=_query(payload, extensions, documents),
-        operation_name=_text(payload, "operationName") or None,
-        variables=_object(payload, "variables"),
+        query=query_of(payload, extensions, documents),
+        operation_name=text_of(payload, "operationName") or None,
+        variables=object_of(payload, "variables"),
         extensions=extensions,
         method="WEBSOCKET",
         request_id=request_id,
         idempotency_key=None,
+        origin=Origin(request_id, _purpose(extensions)),
     )
+
+
+def _purpose(extensions: Mapping[str, Any]) -> str | None:
+    """Browsers can't set headers on a socket, so `Coffer-Purpose` stands among the extensions."""
+    purpose = text_of(extensions, "purpose")
+    if purpose is not None and not is_purpose(purpose):
+        _invalid("`extensions.purpose` is a code of up to 40 characters: a-z, 0-9, '.', '_' and '-'.")
+    return purpose
 
 
 def _strictly(parse: Callable[[], T]) -> T:

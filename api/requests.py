@@ -107,16 +107,16 @@ async def read(request: Request, request_id: str, documents: Documents) -> Graph
         sent = _query_parameters(request, documents.limits)
     elif request.method == "POST":
         _check_content(request)
-        sent = _json(await _body(request, documents.limits.body_bytes), documents.limits, around=1)
+        sent = json_of(await _body(request, documents.limits.body_bytes), documents.limits, around=1)
     else:
         refuse(405, "METHOD_NOT_ALLOWED", "GraphQL is spoken by GET and POST.", {"allow": "GET, POST"})
     if not isinstance(sent, dict):
         _bad_request("A request is one JSON object; batches are not taken.")
-    extensions = _object(sent, "extensions")
+    extensions = object_of(sent, "extensions")
     return GraphQLRequest(
-        query=_query(sent, extensions, documents),
-        operation_name=_text(sent, "operationName") or None,
-        variables=_object(sent, "variables"),
+        query=query_of(sent, extensions, documents),
+        operation_name=text_of(sent, "operationName") or None,
+        variables=object_of(sent, "variables"),
         extensions=extensions,
         method=request.method,
         request_id=request_id,
@@ -138,7 +138,7 @@ def _query_parameters(request: Request, limits: Limits) -> dict[str, Any]:
         _bad_request("A parameter is given twice.")
     for name in ("variables", "extensions"):
         if sent.get(name):
-            sent[name] = _json(sent[name].encode(), limits)
+            sent[name] = json_of(sent[name].encode(), limits)
     return {name: value for name, value in sent.items() if value != ""}
 
 
@@ -176,7 +176,7 @@ _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
-def _json(text: bytes, limits: Limits, around: int = 0) -> Any:
+def json_of(text: bytes, limits: Limits, around: int = 0) -> Any:
     """Parse JSON that nests no deeper than the limit, plus the levels that hold the request together."""
     brackets = _STRING.sub(b"", text).translate(_BRACKETS, _NO_BRACKETS)
     # Before parsing, since a megabyte of brackets keeps the parser and the collector busy for a quarter of a second.
@@ -194,7 +194,7 @@ def _json(text: bytes, limits: Limits, around: int = 0) -> Any:
     return value
 
 
-def _text(sent: Mapping[str, Any], name: str) -> str | None:
+def text_of(sent: Mapping[str, Any], name: str) -> str | None:
     value = sent.get(name)
     if value is not None and not isinstance(value, str):
         _bad_request(f"`{name}` is a string.")
@@ -203,16 +203,16 @@ def _text(sent: Mapping[str, Any], name: str) -> str | None:
     return value
 
 
-def _object(sent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def object_of(sent: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     value = sent.get(name)
     if value is not None and not isinstance(value, dict):
         _bad_request(f"`{name}` is an object.")
     return value or {}
 
 
-def _query(sent: Mapping[str, Any], extensions: Mapping[str, Any], documents: Documents) -> str:
+def query_of(sent: Mapping[str, Any], extensions: Mapping[str, Any], documents: Documents) -> str:
     """Return the query, by its text or as an automatic persisted query."""
-    query = _text(sent, "query")
+    query = text_of(sent, "query")
     persisted = extensions.get("persistedQuery")
     if persisted is None:
         return query if query is not None else _bad_request("`query` is missing.")

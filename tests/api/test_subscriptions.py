@@ -37,7 +37,8 @@ async def following(
     token = await house.token(house.members[tenant][role])
     async with stage.acknowledged({"authorization": f"Bearer {token}"}) as client:
         before = len(hearing(house))
-        await client.subscribe({"query": CHANGED, "variables": variables})
+        extensions = {"purpose": "support-case"}
+        await client.subscribe({"query": CHANGED, "variables": variables, "extensions": extensions})
         async with asyncio.timeout(5):
             while len(hearing(house)) == before:  # noqa: ASYNC110  # the protocol has no word for "subscribed"
                 await asyncio.sleep(0.005)
@@ -94,7 +95,7 @@ async def test_a_stream_is_on_record_before_it_answers(stage: Stage, house: Hous
         made = await house.create(givenName="Ada")
         await change(client)
     entries = await recorded(house, house.members["acme"][Role.AGENT].principal)
-    assert entries[-1]["action"] == "personal.disclosed"
+    assert (entries[-1]["action"], entries[-1]["purpose"]) == ("personal.disclosed", "support-case")
     assert entries[-1]["fields"] == ["Customer.emails:MASKED", "Customer.givenName:PLAIN"]
     assert len(entries[-1]["subjects"]) == 1
     assert made["id"] is not None

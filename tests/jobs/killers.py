@@ -16,7 +16,7 @@ from tenants.viewers import TenantId
 from tests.jobs.desk import until
 from tests.jobs.fleets import Fleet, Process
 
-MOMENT = 0.1  # seconds
+MOMENT = 0.6  # seconds; longer than a step takes
 _PAUSE = 0.5  # seconds between two looks for new jobs, at most
 _PATIENCE = 60.0
 

@@ -6,6 +6,7 @@ import random
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -36,7 +37,7 @@ DRAINED = 1200.0 if SOAK else 120.0  # seconds, three deaths take thirty of them
 @pytest.fixture
 async def apart(postgres_server: Postgres, vault: Vault) -> AsyncIterator[House]:
     """A database of its own: here every job and customer is accounted for."""
-    async with built(postgres_server, vault, f"coffer_kills_{os.getpid()}") as made:
+    async with built(postgres_server, vault, f"coffer_kills_{uuid4().hex[:12]}") as made:
         yield made
 
 
