@@ -365,6 +365,10 @@ CLOSING: dict[str, tuple[int, list[object]]] = {
     "a string": (4400, [f'"{CANARY}"']),
     "no type": (4400, [{"id": "1"}]),
     "unknown type": (4400, [{"type": CANARY}]),
+    "a purpose in words": (
+        4400,
+        [INIT, {"type": "subscribe", "id": "1", "payload": {**HELLO, "extensions": {"purpose": f"for {CANARY}"}}}],
+    ),
     "type is a list": (4400, [{"type": [CANARY]}]),
     "legacy protocol": (4400, [INIT, {"type": "start", "id": "1", "payload": HELLO}]),
     "the server's message": (4400, [INIT, {"type": "next", "id": "1", "payload": {}}]),
