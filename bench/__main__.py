@@ -58,7 +58,7 @@ async def _bench(asked: argparse.Namespace) -> None:
         with serving(built.settings, Kind(is_timed=True)) as port:
             for each in wanted:
                 _print_split(each, await _split(port, each, asked.seconds))
-        await spine.measure(built, asked.seconds)
+        await spine.measure(built, asked.seconds, asked.rows)
 
 
 _PARTS = (DATABASE, RECORD, CRYPTO, REST, JSON)

@@ -21,20 +21,21 @@ from tenants.jobs import JobKind, NoArguments
 _WRITERS = 64
 _ENTRIES = 20_000
 _JOBS = 1_000
+_GROUP = 50  # entries of one commit, jobs of one unit
 _BROKERS = {"memory": "", "RabbitMQ": "COFFER_TEST_AMQP_URL", "Redis": "COFFER_TEST_REDIS_URL"}
 NOTHING = JobKind("bench_nothing", NoArguments, "Do nothing, in one step.")
 
 
-async def measure(house: House, seconds: float) -> None:
-    """Print a line each; every figure is of one process on one core, Postgres on the other."""
+async def measure(house: House, seconds: float, most: int) -> None:
+    """Print a line each, of at most so many entries and jobs. One process on one core, Postgres on the other."""
     print("\nbackground work")
     with on_core(SERVER_CORE):
         await _disclosures(house, seconds)
-        await _links(house)
+        await _links(house, min(_ENTRIES, most))
         for name, variable in _BROKERS.items():
             url = os.environ.get(variable, "") if variable else "memory:"
             if url:
-                await _jobs(house, name, url)
+                await _jobs(house, name, url, min(_JOBS, most))
             else:
                 print(f"jobs through {name}: not measured; set {variable}")
 
@@ -54,14 +55,14 @@ async def _disclosures(house: House, seconds: float) -> None:
     await api.close()
 
 
-async def _links(house: House) -> None:
+async def _links(house: House, count: int) -> None:
     api = Api(house.settings)
     chains = AuditChains(api.units, api.keys, CheckpointStore(house.settings.audit_store))
     tenant = house.spare.credential(Role.MANAGER).tenant
     while (await chains.link(tenant)).count:
         pass  # what the disclosures left
-    for _ in range(_ENTRIES // 500):
-        await api.recorder.record([_entry(house.spare) for _ in range(500)])
+    for _ in range(count // _GROUP):
+        await api.recorder.record([_entry(house.spare) for _ in range(_GROUP)])
     began, linked = time.perf_counter(), 0
     while made := (await chains.link(tenant)).count:
         linked += made
@@ -69,24 +70,24 @@ async def _links(house: House) -> None:
     await api.close()
 
 
-async def _jobs(house: House, name: str, url: str) -> None:
+async def _jobs(house: House, name: str, url: str, count: int) -> None:
     """From the first enqueuing until the last has ended; all tenants at once."""
     settings = replace(house.settings, broker_url=url, broker_queue=f"coffer-bench-{uuid4().hex[:8]}")
     done = asyncio.Event()
-    worker = Worker(settings, handlers={NOTHING: _nothing(done)})
+    worker = Worker(settings, handlers={NOTHING: _nothing(done, count)})
     worker.start()
     began = time.perf_counter()
-    for number in range(_JOBS // 50):
+    for number in range(count // _GROUP):
         credential = house.tenants[number % len(house.tenants)].credential(Role.MANAGER)
         async with worker.units.enter(credential.tenant, credential.principal, write=True) as unit:
-            for _ in range(50):
+            for _ in range(_GROUP):
                 await unit.enqueue(NOTHING, NoArguments())
     await asyncio.wait_for(done.wait(), 300)
-    _print(f"jobs through {name}", _JOBS, began)
+    _print(f"jobs through {name}", count, began)
     await worker.close()
 
 
-def _nothing(done: asyncio.Event) -> Handler:
+def _nothing(done: asyncio.Event, count: int) -> Handler:
     led = 0
 
     async def nothing(run: Run[NoArguments]) -> None:
@@ -94,7 +95,7 @@ def _nothing(done: asyncio.Event) -> Handler:
         async with run.step() as step:
             step.finish()
         led += 1
-        if led == _JOBS:
+        if led == count:
             done.set()
 
     return nothing

@@ -714,4 +714,4 @@ def test_it_imports_nothing_of_ours_but_the_root_error() -> None:
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
     outside = {name for name in found if name.split(".")[0] not in sys.stdlib_module_names}
-    assert outside == {"addresses", "certifi", "crypto.errors", "httpcore", "idna"}
+    assert outside == {"certifi", "crypto.errors", "egress.addresses", "httpcore", "idna"}

@@ -1,5 +1,6 @@
 """The bench refuses a wrong answer by itself, so one short run proves that every case is answered as it should be."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,4 +15,5 @@ def test_every_case_of_the_bench_is_answered_with_its_rows(tmp_path: Path) -> No
     )
     assert done.returncode == 0, done.stderr
     rates = [line[:3] for line in done.stdout.splitlines() if line.startswith("(")]
-    assert rates == ["(a)", "(b)", "(c)", "(d)", "(e)", "(a)", "(b)", "(c)", "(d)"]
+    assert rates == ["(a)", "(b)", "(c)", "(d)", "(e)", "(f)", "(a)", "(b)", "(c)", "(d)"]
+    assert re.findall(r"^jobs through memory +[0-9.]+/s$", done.stdout, re.MULTILINE)

@@ -12,7 +12,7 @@ KEPT = {line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().
 
 
 def test_every_package_is_in_the_image() -> None:
-    assert PACKAGES - KEPT == set()
+    assert set() == PACKAGES - KEPT
 
 
 def test_every_folder_with_code_of_ours_is_a_package_or_stays_at_home() -> None:
@@ -21,4 +21,4 @@ def test_every_folder_with_code_of_ours_is_a_package_or_stays_at_home() -> None:
 
 
 def test_nothing_that_development_keeps_comes_along() -> None:
-    assert KEPT - PACKAGES == {"requirements.lock", "pyproject.toml", "README.md", "*.py"}
+    assert {"requirements.lock", "pyproject.toml", "README.md", "*.py"} == KEPT - PACKAGES

@@ -153,7 +153,7 @@ async def test_the_roles_have_no_power_even_if_somebody_gave_it(postgres_server:
 
     rights = "rolcanlogin, rolsuper, rolcreatedb, rolcreaterole, rolbypassrls, rolreplication, rolinherit"
     rows = await fetch(postgres_server.superuser_url, f"SELECT {rights} FROM pg_roles WHERE rolname = ANY($1)", ROLES)
-    assert rows == [[True, False, False, False, False, False, False]] * 3
+    assert rows == [[True, False, False, False, False, False, False]] * len(ROLES)
     members = "SELECT 1 FROM pg_auth_members WHERE member::regrole::text = ANY($1)"
     assert await fetch(postgres_server.superuser_url, members, ROLES) == []
 
