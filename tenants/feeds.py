@@ -29,9 +29,7 @@ _NEW = text(
     SELECT tenant_id, id, xid FROM events
     WHERE (xid, id) > (:xid, :id) AND xid < :horizon ORDER BY xid, id LIMIT :most
     """
-).bindparams(
-    bindparam("xid", type_=BigInteger), bindparam("id", type_=Uuid), bindparam("horizon", type_=BigInteger), most=_PAGE
-)
+).bindparams(bindparam("xid", type_=BigInteger), bindparam("id", type_=Uuid), bindparam("horizon", type_=BigInteger))
 _FIRST, _LAST = UUID(int=0), UUID(int=2**128 - 1)
 
 
@@ -52,9 +50,9 @@ class Following:
         self._wake.set()
 
     def tell(self, id: UUID, xid: int = 0) -> None:
-        if self.only in (None, id):
-            self._is_late = self._is_late or len(self._waiting) >= MOST_WAITING
+        if self.only in (None, id) and not self._is_late:
             self._waiting[id] = xid
+            self._is_late = len(self._waiting) > MOST_WAITING
             self._wake.set()
 
     async def ids(self) -> AsyncIterator[UUID]:
@@ -62,6 +60,7 @@ class Following:
         while True:
             await self._wake.wait()
             if self._is_late:
+                self._waiting.clear()
                 raise TooSlow
             if not self._waiting:
                 if self._has_ended:
@@ -179,7 +178,7 @@ class Feed:
             return
         horizon = await _horizon(connection)
         while True:
-            parameters = {"xid": self._at[0], "id": self._at[1], "horizon": horizon}
+            parameters = {"xid": self._at[0], "id": self._at[1], "horizon": horizon, "most": _PAGE}
             rows = (await connection.execute(_NEW, parameters)).all()
             for row in rows:
                 self._at = (row.xid, row.id)
