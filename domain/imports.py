@@ -1,5 +1,6 @@
 """Imports of customers: the rows of one file, sealed until the job has made them customers, and what became of each."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -38,6 +39,7 @@ from tenants.viewers import Viewer
 
 TARGETS = (*FIELDS, *CLEAR_WRITES)  # what a column can be made into
 LISTS = frozenset({"tag_ids"}).union(*(document.lists for document in DOCUMENTS.values()))
+MOST_COLUMNS = 100
 _AT_ONCE = 500  # rows that are sealed before others get their turn
 
 
@@ -97,6 +99,9 @@ async def start(unit: Unit, columns: Sequence[Column], text: str) -> JobId:
     refusal = _refusal(unit.viewer, {column.target for column in columns})
     if refusal:
         raise Forbidden(refusal.message)
+    if len(columns) > MOST_COLUMNS:
+        sentence = f"An import fills at most {MOST_COLUMNS} columns."
+        raise Refused([UserError("TOO_MANY_COLUMNS", ("columns",), sentence)])
     header, rows = csv_rows.read(text, [column.header for column in columns])
     errors = [*_column_errors(columns, header), *_target_errors(columns)]
     if errors:
@@ -184,27 +189,30 @@ def _spelled(path: Path) -> str:
 
 
 def _column_errors(columns: Sequence[Column], header: Sequence[str]) -> Iterable[UserError]:
+    times = Counter(header)
     if not columns:
         yield UserError("REQUIRED", ("columns",), "Say of at least one column which field it is.")
     for place, column in enumerate(columns):
         path: Path = ("columns", place, "column")
-        if column.header not in header:
+        if column.header not in times:
             yield UserError("UNKNOWN_COLUMN", path, f"The file's header has no column of the name in columns.{place}.")
-        elif header.count(column.header) > 1:
+        elif times[column.header] > 1:
             sentence = f"The file's header has more than one column of the name in columns.{place}."
             yield UserError("AMBIGUOUS_COLUMN", path, sentence)
 
 
 def _target_errors(columns: Sequence[Column]) -> Iterable[UserError]:
     seen: set[str] = set()
+    pairs: set[tuple[str, str]] = set()
     for place, column in enumerate(columns):
-        if column.target in seen and column.target not in LISTS:
+        if (column.target in seen and column.target not in LISTS) or (column.header, column.target) in pairs:
             sentence = f"columns.{place} names a field that another column fills already."
             yield UserError("FIELD_TWICE", ("columns", place, "field"), sentence)
         if column.separator is not None and (not column.separator or column.target not in LISTS):
             sentence = f"columns.{place}.separator splits the values of a list, and is not empty."
             yield UserError("INVALID", ("columns", place, "separator"), sentence)
         seen.add(column.target)
+        pairs.add((column.header, column.target))
 
 
 def _sealed(unit: Unit, job: JobId, row: csv_rows.Row, columns: Iterable[tuple[int, Column]]) -> ImportRow:

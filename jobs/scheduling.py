@@ -3,10 +3,15 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import structlog
+
 from tenants import schedules
 from tenants.database import Database
+from tenants.errors import ScheduleRefused
 from tenants.jobs import KINDS, JobId, JobKind, NoArguments
 from tenants.viewers import TenantId
+
+_log = structlog.get_logger()
 
 
 class Scheduler:
@@ -32,7 +37,12 @@ class Scheduler:
         started = 0
         for tenant, name in await schedules.find_due(self._platform):
             kind = self._kinds.get(name)  # None: a newer release's, which its own workers start
-            if kind is not None and (job := await schedules.start(self._app, tenant, kind)):
+            try:
+                job = None if kind is None else await schedules.start(self._app, tenant, kind)
+            except ScheduleRefused as error:  # one tenant's trouble must not hold up the others
+                _log.warning("schedule refused", tenant=str(tenant), kind=name, error=error.code)
+                continue
+            if job:
                 self._ring(tenant, job)
                 started += 1
         return started

@@ -11,11 +11,12 @@ from cronsim import CronSim, CronSimError
 from tenants.errors import ScheduleRefused
 
 _FIELDS = 5
+_LONGEST = 200  # characters
 
 
 def next_moment(cron: str, time_zone: str, after: datetime) -> datetime:
     """The first moment later than `after`, in UTC. Raises `ScheduleRefused`."""
-    if len(cron.split()) != _FIELDS:
+    if len(cron) > _LONGEST or len(cron.split()) != _FIELDS:
         raise ScheduleRefused("A schedule has five fields: minute, hour, day, month, weekday.")
     try:
         zone = ZoneInfo(time_zone)

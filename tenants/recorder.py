@@ -55,8 +55,10 @@ class Recorder:
         while self._waiting:
             group, self._waiting = self._waiting, []
             try:
-                await self._commit([entry for entries, _ in group for entry in entries])
-            except (CofferError, SQLAlchemyError):
+                # else a connection that went dead without a word would stop all reading until TCP gives it up
+                async with asyncio.timeout(self._patience):
+                    await self._commit([entry for entries, _ in group for entry in entries])
+            except (CofferError, SQLAlchemyError, TimeoutError):
                 _settle(group, AuditUnavailable())
             else:
                 _settle(group, None)
