@@ -62,7 +62,7 @@ class Settings:
 def read(environment: Mapping[str, str] = os.environ) -> Settings:
     """Raises `SettingsError`. A value may stand in a file instead: COFFER_X_FILE names it, as Docker secrets do."""
     source = _Source(environment)
-    mode = source.get("COFFER_ENV", "production", Mode)
+    mode = source.get("COFFER_ENV", "production", _mode)
     settings = {
         "mode": mode,
         "database_url": source.get("COFFER_DATABASE_URL", None, _database(mode)),
@@ -102,7 +102,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
 def read_owner_database_url(environment: Mapping[str, str] = os.environ) -> str:
     """All that a migration needs, so that whoever migrates holds no key of the key store. Raises `SettingsError`."""
     source = _Source(environment)
-    mode = source.get("COFFER_ENV", "production", Mode)
+    mode = source.get("COFFER_ENV", "production", _mode)
     url = source.get("COFFER_OWNER_DATABASE_URL", None, _database(mode))
     if url is None:
         raise SettingsError("\n".join(source.problems))
@@ -144,6 +144,12 @@ class _Source:
         if f"{name}_FILE" in self._environment:
             return Path(self._environment[f"{name}_FILE"]).read_text().strip()
         return self._environment.get(name, default)
+
+
+def _mode(text: str) -> Mode:
+    if text not in list(Mode):
+        raise ValueError("must be production or development")
+    return Mode(text)
 
 
 def is_loopback(host: str | None) -> bool:

@@ -61,7 +61,7 @@ class Api:
         self.settings = settings
         self.database = Database(settings.database_url, pool_size=settings.pool_size)
         self.platform = Database(settings.platform_database_url, pool_size=3)  # the feed holds one
-        self.feed = Feed(self.platform)
+        self.feed = Feed(self.platform, self.database)
         self.recording = Database(settings.recorder_database_url, pool_size=1)
         self.metrics = metrics or Metrics()
         self.tracing = Tracing(settings.otlp_endpoint, ca_file=settings.otlp_ca_file)
@@ -108,7 +108,7 @@ class Api:
             documents,
             identify=identities.prove,
             execute=operations.execute,
-            subscribe=Streams(schema, operations).subscribe,
+            subscribe=Streams(schema, operations, units=max(1, settings.pool_size // 3)).subscribe,
             may_introspect=may_introspect,
             origins=settings.cors_origins,
             limits=SocketLimits(),
@@ -141,7 +141,17 @@ class Api:
 
     async def check(self) -> None:
         """Refuse to serve from a database that does not keep tenants apart. Raises `UnsafeDatabase`."""
-        await catalogue.refuse_unsafe(self.database, catalogue.APP)
+        for database, role in self.roles.items():
+            await catalogue.refuse_unsafe(database, role)
+
+    @property
+    def roles(self) -> dict[Database, str]:
+        """Which database role each pool must be connected as."""
+        return {
+            self.database: catalogue.APP,
+            self.platform: catalogue.PLATFORM,
+            self.recording: catalogue.RECORDER,
+        }
 
     async def close(self) -> None:
         await self.socket.close()
@@ -163,8 +173,10 @@ class Api:
 
     async def _ready(self, _request: Request) -> Response:
         try:
-            async with self.database.connection():
-                await self.keys.health()
+            for database in self.roles:
+                async with database.connection():
+                    pass
+            await self.keys.health()
         except CofferError as error:
             return _problem(503, error)
         return JSONResponse({"status": "ready"})

@@ -12,7 +12,7 @@ from api.operation import Operation
 from api.paging import Node, UserError, global_id
 from domain.errors import BadInput
 from tenants import members
-from tenants.access import Permission, Role
+from tenants.access import Level, Permission, Role
 from tenants.errors import SignInRefused, TooManyAttempts
 from tenants.members import MemberIdentity
 from tenants.unit import GUARD, Unit
@@ -83,12 +83,15 @@ class MemberQueries:
         viewer = info.context.viewer
         if viewer is None or viewer.principal is None:
             return None
-        unit = info.context.unit
-        own = (await members.identities(unit, [viewer.principal], "to tell members who they are"))[viewer.principal]
+        unit, own = info.context.unit, None
+        shown = sorted({"Me.name", "Me.email"} & info.context.selected)
+        if shown:
+            own = (await members.identities(unit, [viewer.principal], GUARD))[viewer.principal]
+            unit.disclose("Member", [viewer.principal], [f"{field}:{Level.PLAIN.name}" for field in shown])
         return Me(
             id=global_id("Member", viewer.principal),
-            name=own.name,
-            email=own.email,
+            name=own.name if own else None,
+            email=own.email if own else None,
             roles=sorted(viewer.roles),
             permissions=sorted(viewer.grants.permissions),
             tenant=Tenant(
@@ -132,7 +135,7 @@ def members_of(operation: Operation) -> DataLoader[UUID, MemberView | None]:
     """Members by id, of all customers of a page in one statement."""
 
     async def load(ids: list[UUID]) -> list[MemberView | None]:
-        known = await members.identities(operation.unit, map(MemberId, ids), "for the guard")
+        known = await members.identities(operation.unit, map(MemberId, ids), GUARD)
         mine = operation.unit
         return [MemberView(MemberId(i), known[MemberId(i)], mine) if MemberId(i) in known else None for i in ids]
 

@@ -121,22 +121,27 @@ class Operations:
 
     @asynccontextmanager
     async def reading(
-        self, prepared: Prepared, sent: GraphQLRequest, credential: Credential
-    ) -> AsyncIterator["Operation"]:
-        """An operation of one event: its unit ends with the block."""
+        self, prepared: Prepared, sent: GraphQLRequest, credential: Credential, events: int = 1
+    ) -> AsyncIterator[list["Operation"]]:
+        """An operation for each of so many events, all in one unit that ends with the block; they share loaders."""
         unit = self._units.enter(credential.tenant, credential.principal, write=False, origin=sent.origin)
         async with unit as entered:
-            yield Operation(sent, prepared.selected, self._services, entered)
+            operations = [Operation(sent, prepared.selected, self._services, entered) for _ in range(events)]
+            for operation in operations:
+                operation.loaders = operations[0].loaders
+            yield operations
 
-    async def recheck(self, credential: Credential) -> None:
-        """Raises `Unauthenticated` or `TenantSuspended` where the credential opens nothing any more."""
-        async with self._units.enter(credential.tenant, credential.principal, write=False):
-            pass
+    async def recheck(self, credential: Credential) -> Viewer:
+        """Who that is by now. Raises `Unauthenticated` or `TenantSuspended` where the credential opens nothing."""
+        async with self._units.enter(credential.tenant, credential.principal, write=False) as unit:
+            return unit.viewer
 
     async def record(self, prepared: Prepared, unit: Unit, result: ExecutionResult) -> None:
         """Whatever is about to leave, and what was refused, is on record first. Raises `AuditUnavailable`."""
         entries = list(_disclosures(self._services.wholes, (result.extensions or {}).get("disclosure", ()), unit))
         refused = sorted({_field_name(error) for error in result.errors or () if _code(error) == Forbidden.code})
+        if prepared.kind != "mutation":  # a writing unit enters its own, in its transaction
+            entries += unit.witness()
         if refused:
             entries.append(_entry(unit, "access.refused", fields=refused, outcome=Forbidden.code))
         if entries:
@@ -167,20 +172,19 @@ class Operations:
 
 def _disclosures(wholes: Mapping[str, str], said: Iterable[dict[str, str]], unit: Unit) -> Iterator[Entry]:
     """One entry per type whose personal values were read: which fields at which level, of which records."""
-    for kind, records in unit.disclosed.items():
-        shown = [
-            (entry["field"], entry["level"])
+    for kind, disclosed in unit.disclosed.items():
+        shown = sorted(disclosed.fields) + [
+            f"{entry['field']}:{entry['level']}"
             for entry in said
             if entry["level"] != Level.HIDDEN.name and wholes[entry["field"].partition(".")[0]] == kind
         ]
-        plain = sum(level == Level.PLAIN.name for _, level in shown)
+        records, plain = sorted(disclosed.records), sum(field.endswith(f":{Level.PLAIN.name}") for field in shown)
         counts = {
             "records": len(records),
             "plain": len(records) * plain,
             "masked": len(records) * (len(shown) - plain),
         }
-        fields = [f"{name}:{level}" for name, level in shown]
-        yield _entry(unit, DISCLOSED, subject_type=kind, subjects=sorted(records), fields=fields, details=counts)
+        yield _entry(unit, DISCLOSED, subject_type=kind, subjects=records, fields=shown, details=counts)
 
 
 def _entry(unit: Unit, action: str, **what: Any) -> Entry:

@@ -77,7 +77,7 @@ class ScheduleMutations:
         try:
             found = await schedules.set_(unit, recurring, cron, time_zone)
         except ScheduleRefused as refused:
-            return _refused(refused.code, "cron", refused.message)
+            return _refused(refused.code, refused.argument, refused.message)
         if not enabled:
             await schedules.switch_off(unit, recurring)
             (found,) = [each for each in await schedules.every(unit) if each.kind == kind]

@@ -20,7 +20,10 @@ _FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S%z"]
 
 @audit_app.command()
 def verify(slug: Slug) -> None:
-    """Recompute the whole chain and hold it against all checkpoints; 1 if it is not as it was written."""
+    """Recompute the whole chain and hold it against all checkpoints.
+
+    Exits with 1 if it is not as it was written, with 3 if it is but the second place could not be asked.
+    """
 
     async def run(api: Api) -> Verdict:
         tenant = await tenants.get(api.platform, slug)
@@ -35,6 +38,9 @@ def verify(slug: Slug) -> None:
         typer.echo(f"BROKEN at seq {verdict.broken.seq}{entry}: {verdict.broken.kind.value}")
         sys.exit(1)
     typer.echo("The chain is intact.")
+    if verdict.copies is None:
+        typer.echo("But whether its end was cut off could not be checked; see COFFER_AUDIT_STORE.", err=True)
+        sys.exit(3)
 
 
 @audit_app.command()

@@ -9,10 +9,11 @@ from uuid import UUID
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 import settings as environment
 from api.app import Api
+from api.paging import any_local_id
 from cli.commands import group, minute, with_api
 from telemetry import logs, metrics
 from tenants import job_acts, job_inspections, tenants
@@ -20,7 +21,20 @@ from tenants.jobs import Job, JobState
 from tenants.viewers import TenantId
 
 jobs_app = group("Background work: what waits, runs and has ended.")
-Id = Annotated[UUID, typer.Argument(help="The job's id.", metavar="ID")]
+
+
+def _job(text: str) -> UUID:
+    """As `jobs list` prints it, or as GraphQL tells it."""
+    found = any_local_id(text)
+    if found is not None and found[0] == "Job":
+        return found[1]
+    try:
+        return UUID(text)
+    except ValueError:
+        raise typer.BadParameter("no job's id; `coffer jobs list` tells them") from None
+
+
+Id = Annotated[UUID, typer.Argument(help="The job's id.", metavar="ID", parser=_job)]
 
 
 def worker(
@@ -72,7 +86,8 @@ def list_jobs(
         of = None if tenant is None else (await tenants.get(api.platform, tenant)).id
         return await job_inspections.every(api.platform, tenant=of, state=state, most=most)
 
-    table = Table("job", "tenant", "kind", "state", "created", "due")
+    # An id that is cut off could not be shown or retried.
+    table = Table(Column("job", no_wrap=True, min_width=36), "tenant", "kind", "state", "created", "due")
     for job in with_api(read):
         table.add_row(str(job.id), job.slug, job.kind, job.state, minute(job.created_at), minute(job.due_at))
     Console().print(table)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import secrets
+import shlex
 import signal
 import socket
 import time
@@ -121,6 +122,7 @@ def _explained(folder: Path) -> Iterator[None]:
 def _prepared(server: Postgres, bao: OpenBao, listener: socket.socket, folder: Path) -> Settings:
     create_roles_and_database(server, DATABASE)
     settings = _settings(server, bao.address, configure(bao), listener.getsockname(), folder)
+    _write_environment(settings, folder / "env")
     upgrade(server.url("coffer_owner", DATABASE, scheme="postgresql+asyncpg"))
     return settings
 
@@ -154,6 +156,27 @@ def _settings(
         log_level="WARNING",
         audit_store=f"file://{folder / 'audit'}",
     )
+
+
+def _write_environment(settings: Settings, path: Path) -> None:
+    """For a shell that wants the `coffer` command beside the demo; only its owner may read it."""
+    told = {
+        "COFFER_ENV": settings.mode,
+        "COFFER_DATABASE_URL": settings.database_url,
+        "COFFER_PLATFORM_DATABASE_URL": settings.platform_database_url,
+        "COFFER_RECORDER_DATABASE_URL": settings.recorder_database_url,
+        "COFFER_OWNER_DATABASE_URL": settings.owner_database_url,
+        "COFFER_VAULT_ADDR": settings.vault_address,
+        "COFFER_VAULT_API_ROLE_ID": settings.api_role.role_id,
+        "COFFER_VAULT_API_SECRET_ID": settings.api_role.secret_id,
+        "COFFER_VAULT_PROVISIONER_ROLE_ID": settings.provisioner_role and settings.provisioner_role.role_id,
+        "COFFER_VAULT_PROVISIONER_SECRET_ID": settings.provisioner_role and settings.provisioner_role.secret_id,
+        "COFFER_ISSUER": settings.issuer,
+        "COFFER_AUDIT_STORE": settings.audit_store,
+    }
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.writelines(f"export {name}={shlex.quote(str(value))}\n" for name, value in told.items())
 
 
 def _password(folder: Path) -> str:
@@ -193,7 +216,10 @@ async def _show_and_serve(api: Api, password: str, listener: socket.socket, cons
                 if not serving.done():
                     raise LocalServiceError("The demo's own requests got no answer; start it again.") from cause
             if not once:
-                console.print("\nCtrl-C stops it.", style="bold")
+                console.print(
+                    "\nThe command beside it: set -a; . .coffer/env; set +a; .venv/bin/coffer --help", highlight=False
+                )
+                console.print("Ctrl-C stops it.", style="bold")
                 with suppress(asyncio.CancelledError):  # Ctrl-C: the way in which this is meant to end
                     await serving
     finally:

@@ -21,7 +21,7 @@ def next_moment(cron: str, time_zone: str, after: datetime) -> datetime:
     try:
         zone = ZoneInfo(time_zone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ScheduleRefused("A time zone is a name of the IANA, such as Europe/Berlin or UTC.") from None
+        raise ScheduleRefused("A time zone is a name of the IANA, such as Europe/Berlin or UTC.", "timeZone") from None
     try:
         found: datetime = next(CronSim(cron, after.astimezone(zone)))
     except CronSimError:

@@ -128,5 +128,11 @@ class StoreUnavailable(CofferError):
 
 
 class ScheduleRefused(CofferError):
+    """`argument` says which of a schedule's parts can't be used."""
+
     code = "SCHEDULE_REFUSED"
     message = "The schedule can't be used."
+
+    def __init__(self, message: str, argument: str = "cron") -> None:
+        super().__init__(message)
+        self.argument = argument

@@ -4,15 +4,15 @@ Events, audit entries and jobs of a change are written in its transaction; what 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Row, Text, bindparam, event, select, text
+from sqlalchemy import Row, Text, and_, bindparam, event, or_, select, text
 from sqlalchemy.dialects.postgresql import TIMESTAMP, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, UOWTransaction
@@ -31,7 +31,7 @@ from tenants.access import Role, grants_of
 from tenants.audit.entries import Entry
 from tenants.database import Database, translated
 from tenants.documents import Document
-from tenants.errors import TenantNotReady, TenantSuspended, Unauthenticated
+from tenants.errors import JobRefused, TenantNotReady, TenantSuspended, Unauthenticated
 from tenants.events import EventKind, checked
 from tenants.ids import new_id
 from tenants.jobs import Job, JobId, JobKind, JobState
@@ -86,6 +86,14 @@ class Opening:
     why: str
 
 
+@dataclass(slots=True)
+class Disclosed:
+    """Records of one type whose values are about to leave; `fields` are those that leave whatever the levels are."""
+
+    records: set[UUID] = field(default_factory=set)
+    fields: set[str] = field(default_factory=set)
+
+
 class Unit:
     """Made by `Units.enter` alone. It has no commit: the block that entered it ends it."""
 
@@ -104,7 +112,7 @@ class Unit:
         self.now = now
         self.origin = origin
         self.openings: list[Opening] = []
-        self.disclosed: dict[str, set[UUID]] = {}
+        self.disclosed: dict[str, Disclosed] = {}
         self.enqueued: list[JobId] = []
         self._events: list[dict[str, Any]] = []
         self._entries: list[Entry] = []
@@ -159,10 +167,12 @@ class Unit:
 
     def audit(self, action: str, **what: Any) -> None:
         """Enter an act of this viewer into the audit log when this unit commits; `what` as `Entry` takes it."""
-        entry = Entry(
+        self._entries.append(self._entry(action, **what))
+
+    def _entry(self, action: str, **what: Any) -> Entry:
+        return Entry(
             tenant=self.tenant.id, at=self.now, actor=self.viewer.principal, action=action, origin=self.origin, **what
         )
-        self._entries.append(entry)
 
     async def enqueue(
         self,
@@ -176,7 +186,8 @@ class Unit:
     ) -> JobId:
         """Write a job that runs once this unit has committed, under the rights its viewer has by then.
 
-        With `once` at most one such job is open: the id of the one that is, is returned.
+        With `once` at most one such job is open: the id of the one that is, is returned. So is `job` where that very
+        job was enqueued before; raises `JobRefused` where it is another kind's.
         """
         row = {
             "tenant_id": self.tenant.id,
@@ -195,21 +206,52 @@ class Unit:
         }
         statement = insert(Job).values(row).on_conflict_do_nothing().returning(Job.id)
         while not (made := await self.scalars(statement)):
-            waiting = select(Job.id).where(
-                Job.tenant_id == self.tenant.id, Job.kind == kind.name, Job.once == once, Job.ended_at.is_(None)
-            )
-            if open_ := await self.scalars(waiting):
-                return JobId(open_[0])
+            if rival := await self._rival(row):
+                return rival
         self.enqueued.append(JobId(made[0]))
         return JobId(made[0])
 
-    def disclose(self, kind: str, records: Iterable[UUID]) -> None:
-        """Note that personal values of these records are about to leave; `kind` is their GraphQL type."""
-        self.disclosed.setdefault(kind, set()).update(records)
+    async def _rival(self, row: dict[str, Any]) -> JobId | None:
+        """What kept this job from being written; None where it has ended since."""
+        is_named = Job.id == row["id"]
+        is_rival = is_named
+        if row["once"] is not None:
+            is_rival = or_(is_named, and_(Job.kind == row["kind"], Job.once == row["once"], Job.ended_at.is_(None)))
+        rivals = select(Job.id, Job.kind).where(Job.tenant_id == self.tenant.id, is_rival).order_by(is_named.desc())
+        found = await self.rows(rivals)
+        if found and found[0].kind != row["kind"]:
+            raise JobRefused
+        return JobId(found[0].id) if found else None
+
+    def disclose(self, kind: str, records: Iterable[UUID], fields: Iterable[str] = ()) -> None:
+        """Note that personal values of these records are about to leave; `kind` is their GraphQL type.
+
+        `fields` names, as ``Member.email:PLAIN``, what leaves whatever the viewer's levels are.
+        """
+        noted = self.disclosed.setdefault(kind, Disclosed())
+        noted.records.update(records)
+        noted.fields.update(fields)
+
+    def witness(self) -> list[Entry]:
+        """What a reading leaves for the record: searches, and values that were opened other than for the viewer."""
+        witnessed, self._entries = [*self._entries, *self._opened()], []
+        return witnessed
+
+    def _opened(self) -> Iterator[Entry]:
+        counts: dict[tuple[str, str], int] = {}
+        for opening in self.openings:
+            if opening.why != GUARD:
+                counts[opening.why, opening.place] = counts.get((opening.why, opening.place), 0) + opening.count
+        for why in dict.fromkeys(why for why, _ in counts):
+            places_ = {place: count for (reason, place), count in counts.items() if reason == why and count}
+            if places_:
+                yield self._entry("personal.opened", fields=sorted(places_), details={"why": why, **places_})
+        self.openings.clear()
 
     async def record(self) -> None:
         """Write the pending events and audit entries; done before the commit by whoever entered the unit."""
-        if self._events or self._entries:
+        entries = self.witness()
+        if self._events or entries:
             await self.flush()
             parameters = {
                 "tenant": self.tenant.id,
@@ -217,10 +259,10 @@ class Unit:
                 "actor": self.viewer.principal,
                 "request": self.origin.request_id,
                 "events": _json(self._events),
-                "entries": _json([entry.row() for entry in self._entries]),
+                "entries": _json([entry.row() for entry in entries]),
             }
             await self.run(_RECORD.bindparams(**parameters))
-            self._events, self._entries = [], []
+            self._events = []
 
     def new_subject(self, subject: UUID) -> None:
         """Give a new person, or the tenant itself, the secret that seals its values."""
@@ -326,7 +368,8 @@ class Units:
                     ring.active_version(Purpose.DEK)
                 unit = Unit(session, state, viewer, ring, self._now(), origin)
                 yield unit
-                await unit.record()
+                if write:  # what a reading unit witnessed is the recorder's, once the unit has ended
+                    await unit.record()
             for job in unit.enqueued:
                 self._ring(tenant, job)
             return

@@ -12,7 +12,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from crypto.keys import Purpose
 from domain.customers.fields import COLUMN_OF, DOCUMENTS, FIELDS, SEARCHES, Stage
-from domain.customers.inputs import edge
+from domain.customers.inputs import edge, input_path
 from domain.customers.rows import Batch, Customer, CustomerToken, CustomerView
 from domain.errors import BadInput, NotFound
 from domain.normalise import Invalid
@@ -37,6 +37,7 @@ _CLEAR = [
     Customer.version,
 ]
 _FIRST_BITE = 50
+SEARCHED = "customer.searched"
 
 
 class SortField(StrEnum):
@@ -136,6 +137,9 @@ async def find(
             key = (rows[-1].created_at, rows[-1].id)
             reach = replace(bite, before=key) if bite.is_last else replace(bite, after=key)
     views, has_next, has_previous = cut(found, window)
+    # Finding confirms: who looked by which field, and whom they found, is on record even if nothing else is shown.
+    labels = sorted(".".join(map(str, input_path(field))) for field in fields)
+    unit.audit(SEARCHED, subject_type="Customer", subjects=[view.id for view in views], fields=labels)
     return Page(views, has_next, has_previous)
 
 

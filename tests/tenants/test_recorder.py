@@ -8,10 +8,12 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import orjson
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from api.paging import global_id
 from tenants.access import Role
 from tenants.audit.entries import Entry
 from tenants.database import Database
@@ -176,3 +178,34 @@ async def test_entries_carry_the_request_and_the_tenant(house: House) -> None:
     await house.data("{ customers { nodes { givenName } } }", headers=headers)
     rows = await fetch(house, "SELECT tenant_id FROM audit_entries WHERE request_id = 'request-4711'")
     assert [UUID(str(row["tenant_id"])) for row in rows] == [UUID(str(house.tenants["acme"].id))]
+
+
+async def test_members_who_read_their_own_identity_are_on_record_too(house: House) -> None:
+    await house.data("{ me { name } }", role=Role.ANALYST)
+    entry = (await of(house, Role.ANALYST))[-1]
+    assert (entry["subjects"], entry["fields"]) == ([house.members["acme"][Role.ANALYST].principal], ["Me.name:PLAIN"])
+    async with unwritable(house):
+        assert (await house.ask("{ me { name } }"))["errors"][0]["extensions"]["code"] == "AUDIT_UNAVAILABLE"
+        await house.data("{ me { id roles } }")
+
+
+async def test_a_search_is_on_record_even_if_it_shows_nothing(house: House) -> None:
+    made = await house.create(givenName="Ada", emails=["searched@example.org"])
+    find = '{ findCustomers(by: {email: "searched@example.org"}) { nodes { id } } }'
+    await house.data(find, role=Role.MANAGER)
+    searched, opened = (await of(house, Role.MANAGER))[-2:]
+    assert (searched["action"], searched["fields"]) == ("customer.searched", ["emails"])
+    assert [global_id("Customer", found) for found in searched["subjects"]] == [made["id"]]
+    assert (opened["action"], opened["fields"]) == ("personal.opened", ["customers.profile"])
+    async with unwritable(house):
+        assert (await house.ask(find))["errors"][0]["extensions"]["code"] == "AUDIT_UNAVAILABLE"
+
+
+async def test_what_a_change_opens_is_on_record_with_its_reason(house: House) -> None:
+    made = await house.create(givenName="Ada")
+    update = (
+        "mutation($i: ID!) { updateCustomer(id: $i, version: 1, input: {stage: PROSPECT}) { customer { id } } }"
+    )
+    await house.data(update, {"i": made["id"]})
+    opened = [entry for entry in await of(house, Role.OWNER) if entry["action"] == "personal.opened"][-1]
+    assert orjson.loads(opened["details"]) == {"why": "to change it", "customers.profile": 1}
