@@ -36,11 +36,19 @@ _FAREWELL_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class SocketLimits:
-    """`sockets` a process, `operations` a socket, both at once; a message is as long as HTTP's body at most."""
+    """How many there may be at once: `sockets` a process, and of these by whom; `operations` a socket.
+
+    A message is as long as HTTP's body at most. Without a token a socket ends after `anonymous_seconds`.
+    """
 
     sockets: int = 1_000
+    of_tenant: int = 250
+    of_member: int = 20
+    anonymous: int = 100
+    uninitialised: int = 500
     operations: int = 100
     init_seconds: float = 3.0
+    anonymous_seconds: float = 30.0
     ping_seconds: float = 20.0
     send_seconds: float = 5.0
 
@@ -58,13 +66,24 @@ class Answers:
 
 
 class Conversation:
-    """`abort` drops the connection together with what is still to be sent, if the server can do that."""
+    """`admits` tells whether the process takes one more socket of this credential, or of nobody's.
+
+    `abort` drops the connection together with what is still to be sent, if the server can do that.
+    """
 
     def __init__(
-        self, websocket: WebSocket, answers: Answers, limits: SocketLimits, abort: Callable[[], object] | None
+        self,
+        websocket: WebSocket,
+        answers: Answers,
+        limits: SocketLimits,
+        admits: Callable[[Any], bool],
+        abort: Callable[[], object] | None,
     ) -> None:
         self.finished = asyncio.Event()
-        self._websocket, self._answers, self._limits, self._abort = websocket, answers, limits, abort
+        self.credential: Any = None
+        self.is_acknowledged = False
+        self._websocket, self._answers, self._limits = websocket, answers, limits
+        self._admits, self._abort = admits, abort
         self._ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: set[asyncio.Task[None]] = set()  # operations, with those that are leaving
@@ -72,8 +91,7 @@ class Conversation:
         self._operations: dict[str, asyncio.Task[None]] = {}
         self._turn = asyncio.Lock()
         self._heard = asyncio.Event()
-        self._is_initialised = self._is_acknowledged = False
-        self._credential: Any = None
+        self._is_initialised = False
 
     async def run(self) -> None:
         """Talk on an accepted socket until either side ends it."""
@@ -160,10 +178,11 @@ class Conversation:
             raise Ended(4429, "Too many initialisation requests")
         self._is_initialised = True
         proof = await self._proof([*self._websocket.headers.getlist("authorization"), *authorizations])
-        if proof is not None:
-            self._credential, expires = proof
-            self._start(self._expire(expires))
-        self._is_acknowledged = True
+        credential, expires = (None, None) if proof is None else proof
+        if not self._admits(credential):
+            raise Ended(1013, "Too many sockets are open; try again later.")
+        self.credential, self.is_acknowledged = credential, True  # with no await in between, so that it counts
+        self._start(self._leave_after_a_while() if expires is None else self._expire(expires))
         await self._send({"type": "connection_ack"})
         self._start(self._keep_alive())
 
@@ -179,6 +198,10 @@ class Conversation:
     async def _expire(self, expires: float) -> None:
         await asyncio.sleep(expires - time.time())
         raise Ended(4403, "The token has expired.")
+
+    async def _leave_after_a_while(self) -> None:
+        await asyncio.sleep(self._limits.anonymous_seconds)
+        raise Ended(4401, "Without a token a socket is for a short visit.")
 
     async def _keep_alive(self) -> None:
         while True:
@@ -203,7 +226,7 @@ class Conversation:
             raise Ended(None) from None
 
     async def _subscribe(self, message: Mapping[str, Any]) -> None:
-        if not self._is_acknowledged:
+        if not self.is_acknowledged:
             raise Ended(4401, "Unauthorized")
         name = messages.id_of(message)
         if name in self._operations:
@@ -222,7 +245,7 @@ class Conversation:
 
     async def _visit(self, name: str, request: GraphQLRequest) -> None:
         with self._answers.visits.visit("operation", method=request.method):
-            know(request_id=request.request_id, tenant=getattr(self._credential, "tenant", None))
+            know(request_id=request.request_id, tenant=getattr(self.credential, "tenant", None))
             origin = Origin(request.request_id, request.origin.purpose, traceparent() or request.origin.trace)
             await self._operate(name, replace(request, origin=origin))
 
@@ -256,7 +279,7 @@ class Conversation:
             raise Ended(4403, "Forbidden")
 
     async def _answer(self, name: str, request: GraphQLRequest) -> None:
-        answers, viewer = self._answers, self._credential
+        answers, viewer = self._answers, self.credential
         may_introspect = answers.may_introspect(viewer)
         prepared = prepare(answers.documents, request, may_introspect=may_introspect)
         results = answers.subscribe if prepared.kind == "subscription" else self._executed

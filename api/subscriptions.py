@@ -1,6 +1,6 @@
 """What can be subscribed to: changes of customers, and the progress of a job."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, cast
@@ -9,6 +9,7 @@ from uuid import UUID
 import strawberry
 from graphql import GraphQLResolveInfo
 from strawberry import Info
+from strawberry.dataloader import DataLoader
 
 from api.customers import Customer
 from api.directives import Input, Public, Requires, argument, public, requires
@@ -16,11 +17,11 @@ from api.jobs import Job
 from api.operation import Operation
 from api.paging import local_id
 from domain import customers, jobs
+from domain.customers import CustomerView
 from domain.errors import BadInput
-from tenants import events
 from tenants.access import Permission
 from tenants.events import Event
-from tenants.feeds import Following
+from tenants.feeds import Fact, Watching, find_many
 from tenants.jobs import ENDED
 
 _MOST = 100
@@ -51,20 +52,37 @@ class CustomerChange:
 
     @requires(_READ)
     async def customer(self, info: Info[Operation]) -> Customer | None:
-        operation = info.context
-        views = await customers.get_many(operation.unit, [self.event.subject], operation.columns("Customer"))
-        return cast(Customer | None, views[0])
+        return cast(Customer | None, await _customers_of(info.context).load(self.event.subject))
 
 
-async def _change(
-    event: UUID, info: GraphQLResolveInfo[Operation], ids: list[str] | None = None
-) -> CustomerChange | None:
-    """None where the event tells of something else; then nothing is sent."""
-    found = await events.find(info.context.unit, event)
-    if found is None or not found.type.startswith("customer."):
-        return None
+async def _change(fact: Fact, info: GraphQLResolveInfo[Operation], **_ids: object) -> CustomerChange | None:
+    """None where the event was forgotten meanwhile; then nothing is sent."""
+    found = await _events_of(info.context).load(fact.id)
+    return None if found is None else CustomerChange(event=found)
+
+
+def _events_of(operation: Operation) -> "DataLoader[UUID, Event | None]":
+    async def load(ids: list[UUID]) -> list[Event | None]:
+        return await find_many(operation.unit, ids)
+
+    if "events" not in operation.loaders:
+        operation.loaders["events"] = DataLoader(load_fn=load)
+    return cast("DataLoader[UUID, Event | None]", operation.loaders["events"])
+
+
+def _customers_of(operation: Operation) -> "DataLoader[UUID, CustomerView | None]":
+    async def load(ids: list[UUID]) -> list[CustomerView | None]:
+        return await customers.get_many(operation.unit, ids, operation.columns("Customer"))
+
+    if "changed" not in operation.loaders:
+        operation.loaders["changed"] = DataLoader(load_fn=load)
+    return cast("DataLoader[UUID, CustomerView | None]", operation.loaders["changed"])
+
+
+def _concerning(ids: Sequence[str] | None) -> Callable[[Fact], bool]:
+    """Decided before anything is read for a stream: most events are nobody's concern here."""
     wanted = None if ids is None else {local_id("Customer", id) for id in ids}
-    return CustomerChange(event=found) if wanted is None or found.subject in wanted else None
+    return lambda fact: fact.type.startswith("customer.") and (wanted is None or fact.subject in wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +90,13 @@ class _Watch:
     """A job that moved, and whom to tell that it will move no more."""
 
     job: UUID
-    following: Following
+    watching: Watching
 
 
 async def _moved(watch: _Watch, info: GraphQLResolveInfo[Operation], **_id: str) -> Job:
     found = await jobs.get(info.context.unit, watch.job)
     if found.state in ENDED:
-        watch.following.end()
+        watch.watching.end()
     return cast(Job, found)
 
 
@@ -95,10 +113,10 @@ class Subscription:
         if ids is not None and not 1 <= len(ids) <= _MOST:
             raise BadInput(f"`ids` has 1 to {_MOST} ids.")
         feed, tenant = info.context.services.feed, info.context.unit.tenant.id
-        with feed.events(tenant) as following:
+        with feed.events(tenant, _concerning(ids)) as following:
             await feed.ready(following)
-            async for event in following.ids():
-                yield cast(CustomerChange, event)
+            async for facts in following.facts():
+                yield cast(CustomerChange, facts)  # as many as wait together; see api/streams.py
 
     @strawberry.subscription(
         directives=[Public(reason="for who started the job, or holds JOBS_READ; to all others it is NOT_FOUND")],
@@ -109,8 +127,8 @@ class Subscription:
         self, info: Info[Operation], id: Annotated[strawberry.ID, argument(_HARMLESS)]
     ) -> AsyncIterator[Job | None]:
         feed, tenant, job = info.context.services.feed, info.context.unit.tenant.id, local_id("Job", id)
-        with feed.job(tenant, job) as following:
-            await feed.ready(following)
-            following.tell(job)
-            async for moved in following.ids():
-                yield cast(Job, _Watch(moved, following))
+        with feed.job(tenant, job) as watching:
+            await feed.ready(watching)
+            watching.tell(job)
+            async for moved in watching.moves():
+                yield cast(Job, [_Watch(moved, watching)])

@@ -52,7 +52,7 @@ class GraphQLSocket:
         await websocket.receive()  # `websocket.connect`, as ASGI has it
         if self._is_foreign(websocket):
             await websocket.close()  # before the accept, so the upgrade is answered with 403
-        elif self._is_closing or len(self._open) >= self._limits.sockets:
+        elif self._is_closing or self._is_full():
             await _deny(websocket, receive)
         elif PROTOCOL not in scope.get("subprotocols", ()):
             await websocket.accept()
@@ -77,7 +77,9 @@ class GraphQLSocket:
     async def _converse(self, websocket: WebSocket, receive: Receive) -> None:
         # `receive` is uvicorn's own method; what Starlette's middleware hands on as `send` is not.
         transport = getattr(getattr(receive, "__self__", None), "transport", None)
-        conversation = Conversation(websocket, self._answers, self._limits, getattr(transport, "abort", None))
+        conversation = Conversation(
+            websocket, self._answers, self._limits, self._admits, getattr(transport, "abort", None)
+        )
         self._open.add(conversation)
         try:
             await websocket.accept(subprotocol=PROTOCOL)
@@ -86,12 +88,28 @@ class GraphQLSocket:
             self._open.discard(conversation)
             conversation.finished.set()
 
+    def _is_full(self) -> bool:
+        limits, uninitialised = self._limits, sum(not each.is_acknowledged for each in self._open)
+        return len(self._open) >= limits.sockets or uninitialised >= limits.uninitialised
+
+    def _admits(self, credential: Any) -> bool:
+        """Nobody takes all sockets: not one member or tenant, and not those of whom nothing is known."""
+        limits, known = self._limits, [each.credential for each in self._open if each.is_acknowledged]
+        if credential is None:
+            return known.count(None) < limits.anonymous
+        tenants = [_tenant(each) for each in known if each is not None]
+        return known.count(credential) < limits.of_member and tenants.count(_tenant(credential)) < limits.of_tenant
+
     def _is_foreign(self, websocket: WebSocket) -> bool:
         """Clients that are not browsers send no Origin, and could send any."""
         origins = websocket.headers.getlist("origin")
         scheme = "https" if websocket.scope["scheme"] == "wss" else "http"
         own = f"{scheme}://{websocket.headers.get('host', '')}".lower()
         return len(origins) > 1 or any(each.lower() not in (own, *self._origins) for each in origins)
+
+
+def _tenant(credential: Any) -> Any:
+    return getattr(credential, "tenant", None)
 
 
 async def _deny(websocket: WebSocket, receive: Receive) -> None:

@@ -1,25 +1,34 @@
 """Subscriptions on the real schema and server: who hears of what, at which level, and for how long."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import asyncpg
 import pytest
 
+from api.looks import Looks
 from api.paging import global_id
+from api.streams import Streams
+from api.turns import Turns
 from domain.imports import IMPORT
 from tenants.access import Role
 from tenants.feeds import Following
 from tenants.jobs import JobId, JobState, NoArguments
 from tenants.ledger import Ledger, moved
-from tests.api.test_websocket import Client, Stage, serving
+from tenants.unit import Unit
+from tenants.viewers import Credential, MemberId, TenantId, Viewer
+from tests.api.test_websocket import Client, Stage, serving, until
 from tests.house import House
 
 CHANGED = "subscription($ids: [ID!]) { customerChanged(ids: $ids) { type fields customer { id givenName emails } } }"
+
+
+MANY = "mutation($i: [CustomerInput!]!) { createCustomers(input: $i) { created } }"
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +56,59 @@ async def following(
 
 def hearing(house: House) -> list[Following]:
     return [each for each in chain(*house.api.feed._events.values()) if each.since]
+
+
+@asynccontextmanager
+async def many_following(
+    stage: Stage, house: House, count: int, **variables: Any
+) -> AsyncIterator[tuple[Client, set[str]]]:
+    """An owner's socket with so many subscriptions, which are known to hear."""
+    names, before = {str(n) for n in range(count)}, len(hearing(house))
+    token = await house.token(house.members["acme"][Role.OWNER])
+    async with stage.acknowledged({"authorization": f"Bearer {token}"}) as client:
+        for name in names:
+            await client.subscribe({"query": CHANGED, "variables": variables}, name)
+        await until(lambda: len(hearing(house)) == before + count)
+        yield client, names
+
+
+def streams_of(house: House) -> Streams:
+    streams: Streams = cast("Any", house.api.socket._answers.subscribe).__self__
+    return streams
+
+
+class Entered:
+    """How many units each principal entered, and how many of a tenant were open for reading at once."""
+
+    def __init__(self) -> None:
+        self.by: Counter[UUID | None] = Counter()
+        self.reading: Counter[UUID] = Counter()
+        self.most_reading: Counter[UUID] = Counter()
+
+    def clear(self) -> None:
+        self.by.clear()
+        self.most_reading.clear()
+
+
+@pytest.fixture
+def entered(house: House, monkeypatch: pytest.MonkeyPatch) -> Entered:
+    noted, enter = Entered(), house.api.units.enter
+
+    @asynccontextmanager
+    async def entering(tenant: TenantId, principal: MemberId | None, **how: Any) -> AsyncIterator[Unit]:
+        noted.by[principal] += 1
+        async with enter(tenant, principal, **how) as unit:
+            if not how["write"] and "origin" in how:  # else it is a look, which has a turn of its own
+                noted.reading[tenant] += 1
+                noted.most_reading[tenant] = max(noted.most_reading[tenant], noted.reading[tenant])
+            try:
+                yield unit
+            finally:
+                if not how["write"] and "origin" in how:
+                    noted.reading[tenant] -= 1
+
+    monkeypatch.setattr(house.api.units, "enter", entering)
+    return noted
 
 
 async def change(client: Client) -> dict[str, Any]:
@@ -101,12 +163,17 @@ async def test_a_stream_is_on_record_before_it_answers(stage: Stage, house: Hous
     assert made["id"] is not None
 
 
-async def test_a_member_who_is_gone_is_shut_out_within_5_seconds(stage: Stage, house: House) -> None:
-    await house.add_tenant("leavers")
-    async with following(stage, house, Role.AGENT, "leavers") as client:
-        await superuser(
-            house, "UPDATE members SET status = 'DISABLED' WHERE tenant_id = $1", house.tenants["leavers"].id
-        )
+GONE = "UPDATE members SET status = 'DISABLED' WHERE tenant_id = $1"
+SUSPENDED = "UPDATE tenants SET status = 'SUSPENDED' WHERE id = $1"
+
+
+@pytest.mark.parametrize(("slug", "end"), [("leavers", GONE), ("suspended", SUSPENDED)])
+async def test_a_member_who_is_gone_is_shut_out_within_5_seconds(
+    stage: Stage, house: House, slug: str, end: str
+) -> None:
+    await house.add_tenant(slug)
+    async with following(stage, house, Role.AGENT, slug) as client:
+        await superuser(house, end, house.tenants[slug].id)
         async with asyncio.timeout(5):
             assert await client.closed() == 4403
 
@@ -120,6 +187,131 @@ async def test_without_a_right_to_read_no_stream_opens(stage: Stage, house: Hous
         await client.subscribe({"query": CHANGED})
         message = await client.receive()
     assert message["payload"]["errors"][0]["extensions"]["code"] == "FORBIDDEN"
+    assert [entry["action"] for entry in await recorded(house, owner.principal)] == ["access.refused"]
+
+
+async def test_a_viewer_who_lost_the_right_is_told_within_5_seconds(stage: Stage, house: House) -> None:
+    await house.add_tenant("demoted")
+    agent = house.members["demoted"][Role.AGENT].principal
+    async with following(stage, house, Role.AGENT, "demoted") as client:
+        await superuser(house, "DELETE FROM member_roles WHERE member_id = $1", agent)
+        async with asyncio.timeout(5):
+            message = await client.receive()
+        assert message["payload"]["errors"][0]["extensions"]["code"] == "FORBIDDEN"
+        assert (await client.receive())["type"] == "complete"
+    assert [entry["action"] for entry in await recorded(house, agent)] == ["access.refused"]
+
+
+async def test_a_viewer_of_other_rights_follows_on_under_those(stage: Stage, house: House, entered: Entered) -> None:
+    await house.add_tenant("changed")
+    agent = house.members["changed"][Role.AGENT].principal
+    async with following(stage, house, Role.AGENT, "changed") as client:
+        before = entered.by[agent]
+        await superuser(house, "UPDATE member_roles SET role = 'ANALYST' WHERE member_id = $1", agent)
+        await until(lambda: entered.by[agent] >= before + 2)  # a look, and the guard asked anew
+        made = await house.create(givenName="Ada", tenant="changed")
+        assert (await change(client))["customer"] == {"id": made["id"], "givenName": None, "emails": None}
+
+
+async def test_many_streams_of_a_credential_are_looked_after_once(house: House) -> None:
+    asked = []
+
+    async def ask(credential: Credential) -> Viewer:
+        asked.append(credential)
+        async with house.api.units.enter(credential.tenant, credential.principal, write=False) as unit:
+            return unit.viewer
+
+    looks, who = Looks(ask, every=0.01), [house.members[slug][Role.OWNER] for slug in ("acme", "globex")]
+    async with AsyncExitStack() as stack:
+        nexts = [await stack.enter_async_context(looks.of(each)) for each in who * 20]
+        viewers = await asyncio.gather(*(asyncio.shield(look()) for look in nexts))
+        assert [viewer.principal for viewer in viewers] == [each.principal for each in who * 20]
+    assert asked == who
+    assert not looks._shared
+
+
+async def test_one_change_for_many_streams_takes_one_unit_of_the_tenant_at_a_time(
+    stage: Stage, house: House, entered: Entered
+) -> None:
+    async with many_following(stage, house, 100) as (client, names):
+        entered.clear()
+        await house.create(givenName="Ada")
+        told = {(await client.receive())["id"] for _ in names}
+    assert told == names
+    assert entered.most_reading[house.tenants["acme"].id] == 1
+    assert entered.by[house.members["acme"][Role.OWNER].principal] >= 100
+
+
+async def test_what_concerns_no_stream_enters_no_unit(stage: Stage, house: House, entered: Entered) -> None:
+    wanted, owner = await house.create(givenName="Ada"), house.members["acme"][Role.OWNER].principal
+    async with (
+        many_following(stage, house, 20, ids=[wanted["id"]]) as (client, names),
+        following(stage, house, Role.AGENT) as every,
+    ):
+        entered.clear()
+        await house.data(MANY, {"i": [{"givenName": f"Bob {n}"} for n in range(30)]})
+        for _ in range(30):
+            await change(every)
+        await house.data("mutation($i: ID!) { archiveCustomer(id: $i) { customer { id } } }", {"i": wanted["id"]})
+        assert {(await client.receive())["id"] for _ in names} == names
+    assert entered.by[owner] <= 2 + 20 + 5  # the changes themselves, each stream once, and who looks after them
+
+
+async def test_turns_go_round_among_tenants() -> None:
+    turns, began, go = Turns(2), [], asyncio.Event()
+    acme, globex, initech = (TenantId(UUID(int=n)) for n in range(3))
+
+    async def take(tenant: TenantId) -> None:
+        async with turns.turn(tenant):
+            began.append(tenant)
+            await go.wait()
+
+    async with asyncio.TaskGroup() as group:
+        for tenant in [acme] * 50 + [globex, initech]:
+            group.create_task(take(tenant))
+        await until(lambda: len(began) == 2)
+        assert began == [acme, globex]
+        go.set()
+    assert began.index(initech) <= 3
+    assert not turns._own
+
+
+async def test_a_tenant_follows_so_much_at_once(stage: Stage, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams_of(house), "_most_of_tenant", 1)
+    async with following(stage, house), following(stage, house, tenant="globex"):
+        token = await house.token(house.members["acme"][Role.MANAGER])
+        async with stage.acknowledged({"authorization": f"Bearer {token}"}) as client:
+            await client.subscribe({"query": CHANGED})
+            assert await client.error() == "RATE_LIMITED"
+    await until(lambda: not streams_of(house)._open)
+    async with following(stage, house):
+        pass
+
+
+async def test_a_burst_reaches_a_reader_whole_and_in_few_units(stage: Stage, house: House, entered: Entered) -> None:
+    async with following(stage, house, Role.MANAGER) as client:
+        entered.clear()
+        wanted = {f"N{burst}-{n}" for burst in range(3) for n in range(500)}
+        for burst in range(3):
+            await house.data(MANY, {"i": [{"givenName": f"N{burst}-{n}"} for n in range(500)]})
+        told = [(await change(client))["customer"]["givenName"] for _ in wanted]
+    manager = house.members["acme"][Role.MANAGER].principal
+    assert set(told) == wanted
+    assert entered.by[manager] < 300
+    disclosed = [each for each in await recorded(house, manager) if each["action"] == "personal.disclosed"]
+    assert len(set().union(*(entry["subjects"] for entry in disclosed))) >= 1_500
+
+
+async def test_what_is_read_slowly_is_decided_anew(
+    stage: Stage, house: House, entered: Entered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.streams.FRESH", -1.0)
+    async with following(stage, house, Role.MANAGER) as client:
+        entered.clear()
+        await house.data(MANY, {"i": [{"givenName": f"N{n}"} for n in range(5)]})
+        told = [(await change(client))["customer"]["givenName"] for _ in range(5)]
+    assert sorted(told) == [f"N{n}" for n in range(5)]
+    assert entered.by[house.members["acme"][Role.MANAGER].principal] >= 5
 
 
 async def test_when_the_listener_is_cut_changes_still_arrive(stage: Stage, house: House) -> None:

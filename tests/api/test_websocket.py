@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
+from uuid import uuid4
 
 import orjson
 import pytest
@@ -35,6 +36,7 @@ from api.websocket import PROTOCOL, GraphQLSocket
 from crypto.errors import KeyUnavailable
 from tenants.access import Role
 from tenants.errors import TenantSuspended, Unauthenticated
+from tenants.viewers import Credential, MemberId, TenantId
 from tests.house import House as Coffer
 
 SOAK = os.environ.get("COFFER_SOAK") == "1"
@@ -61,6 +63,7 @@ class House:
         self.flooded = 0
         self.raises: Exception | None = None
         self.expires = 60.0
+        self.credential: Any = "developer"
         self.cleanup = asyncio.Event()
         self.cleanup.set()
         self.mount(SocketLimits())
@@ -83,7 +86,7 @@ class House:
             return None
         if authorizations[0] != "Bearer developer":
             raise Unauthenticated
-        return "developer", time.time() + self.expires
+        return self.credential, time.time() + self.expires
 
     async def execute(self, prepared: Prepared, request: GraphQLRequest, viewer: object) -> ExecutionResult:
         if self.raises:
@@ -524,6 +527,66 @@ async def test_a_full_process_refuses_the_upgrade(stage: Stage, behind: House) -
     await until(lambda: behind.socket.open == 0)
     async with stage.acknowledged():
         pass
+
+
+async def test_sockets_that_say_nothing_take_a_share_only(stage: Stage, behind: House) -> None:
+    behind.mount(SocketLimits(uninitialised=1))
+    async with stage.acknowledged(), stage.connect():
+        with pytest.raises(InvalidStatus):
+            async with stage.connect():
+                pass
+
+
+async def test_without_a_token_a_socket_is_for_a_short_visit(stage: Stage, behind: House) -> None:
+    behind.mount(SocketLimits(anonymous_seconds=0.1))
+    async with stage.acknowledged(GOOD) as member, stage.acknowledged() as nobody:
+        await nobody.subscribe(TICKS)
+        assert await nobody.closed() == 4401
+        await member.send({"type": "ping"})
+        assert await member.receive() == {"type": "pong"}
+
+
+async def refused(stage: Stage, payload: object = None) -> int:
+    async with stage.connect() as client:
+        await client.send({**INIT, "payload": payload})
+        return await client.closed()
+
+
+async def test_sockets_without_a_token_take_a_share_only(stage: Stage, behind: House) -> None:
+    behind.mount(SocketLimits(anonymous=1))
+    async with stage.acknowledged():
+        assert await refused(stage) == 1013
+        async with stage.acknowledged(GOOD):
+            pass
+    await until(lambda: behind.socket.open == 0)
+    async with stage.acknowledged():
+        pass
+
+
+@pytest.mark.parametrize("limits", [SocketLimits(of_member=2), SocketLimits(of_tenant=2)])
+async def test_a_member_and_a_tenant_take_a_share_of_the_sockets_only(
+    stage: Stage, behind: House, limits: SocketLimits
+) -> None:
+    behind.mount(limits)
+    ours, theirs = TenantId(uuid4()), TenantId(uuid4())
+    behind.credential = Credential(ours, MemberId(uuid4()))
+    async with stage.acknowledged(GOOD), stage.acknowledged(GOOD), stage.acknowledged():
+        assert await refused(stage, GOOD) == 1013
+        behind.credential = Credential(ours, MemberId(uuid4()))
+        if limits.of_tenant == 2:
+            assert await refused(stage, GOOD) == 1013
+        else:
+            async with stage.acknowledged(GOOD):
+                pass
+        behind.credential = Credential(theirs, MemberId(uuid4()))
+        async with stage.acknowledged(GOOD):
+            pass
+
+
+def test_no_share_is_all() -> None:
+    limits = SocketLimits()
+    shares = (limits.of_member, limits.of_tenant, limits.anonymous, limits.uninitialised)
+    assert max(shares) <= limits.sockets // 2
 
 
 async def test_operations_beyond_the_limit_are_refused_until_one_ends(stage: Stage, behind: House) -> None:
