@@ -1,6 +1,7 @@
 """`coffer doctor`: looks at all that Coffer stands on, and says a line each: well, or what to do.
 
-It holds no SQL and makes nothing: what a policy must refuse is asked for in a form that could not succeed.
+It holds no SQL and makes nothing but one small object in the second place of the audit log, which proves that none is
+overwritten: what a policy must refuse is asked for in a form that could not succeed.
 """
 
 import asyncio
@@ -18,12 +19,15 @@ import settings as environment
 from api.app import Api
 from crypto.errors import CofferError, KeyRefused
 from crypto.transit import TransitKeys
+from jobs.brokers import close_broker, open_broker, reach
 from settings import Settings, SettingsError
 from tenants import catalogue, inspections, tenants
+from tenants.audit.store import CheckpointStore
 from tenants.database import Database
-from tenants.errors import DatabaseUnavailable
+from tenants.errors import DatabaseUnavailable, StoreUnavailable
 
 _SKEW_SECONDS = 5
+_STORE_SECONDS = 20.0  # longer than its client tries
 # Of all tenants' keys: what the API's policy must refuse, by the path below the transit mount.
 _BEYOND_THE_API = {
     "keys": "create keys",
@@ -34,7 +38,7 @@ _BEYOND_THE_API = {
 
 
 def doctor() -> None:
-    """Check settings, TLS, database, migrations, Vault and its policies, clocks: a line each, with what to do."""
+    """Check settings, TLS, database, migrations, Vault, policies, audit store, clocks: a line each, and what to do."""
     settings = environment.read()
     typer.echo("ok   settings")
     found = asyncio.run(_examine(settings))
@@ -77,18 +81,21 @@ async def provisioner_keys(settings: Settings) -> AsyncIterator[TransitKeys]:
 
 async def _examine(settings: Settings) -> list[tuple[str, list[str]]]:
     api = Api(settings)
-    databases = {"serving": api.database, "platform": api.platform}
+    databases = {"serving": api.database, "platform": api.platform, "recorder": api.recording}
     if settings.owner_database_url is not None:
         databases["owner"] = Database(settings.owner_database_url, pool_size=1)
     checks: list[tuple[str, Coroutine[Any, Any, list[str]]]] = [
         *((f"TLS to Postgres, {name} role", _encrypted(database)) for name, database in databases.items()),
         ("database roles, rights and row-level security", catalogue.problems(api.database, catalogue.APP)),
         ("database, platform role", catalogue.problems(api.platform, catalogue.PLATFORM)),
+        ("database, recorder role", catalogue.problems(api.recording, catalogue.RECORDER)),
+        ("broker", _reached(settings)),
         ("clock", _skewed(api.database)),
         ("TLS to Vault", _vault_encrypted(settings)),
         ("Vault health", _healthy(api)),
         ("Vault policy of the API", _api_policy(api)),
         ("Vault policy of the provisioner", _provisioner_policy(api)),
+        ("second place of the audit log", _kept_apart(settings)),
     ]
     if settings.owner_database_url is not None:
         checks.append(("migrations", _drifted(settings.owner_database_url)))
@@ -98,6 +105,17 @@ async def _examine(settings: Settings) -> list[tuple[str, list[str]]]:
         await api.close()
         if "owner" in databases:
             await databases["owner"].close()
+
+
+async def _reached(settings: Settings) -> list[str]:
+    broker = open_broker(settings.broker_url, queue=settings.broker_queue, ca_file=settings.broker_ca_file)
+    try:
+        await asyncio.to_thread(reach, broker)
+    except Exception as error:  # each broker's client has errors of its own; their messages might hold the password
+        return [f"it does not answer ({type(error).__name__}); check COFFER_BROKER_URL and that the broker runs"]
+    finally:
+        await asyncio.to_thread(close_broker, broker)
+    return []
 
 
 async def _or_told(check: Coroutine[Any, Any, list[str]]) -> list[str]:
@@ -130,6 +148,25 @@ async def _drifted(url: str) -> list[str]:
     except OSError as cause:
         raise DatabaseUnavailable from cause
     return [] if found is None else [f"{found.rstrip('.')}; run `coffer migrate` of the release that serves"]
+
+
+async def _kept_apart(settings: Settings) -> list[str]:
+    try:
+        async with asyncio.timeout(_STORE_SECONDS):
+            is_kept = await CheckpointStore(settings.audit_store).keeps()
+    except TimeoutError:
+        return [_STORE_ADVICE]
+    except StoreUnavailable as error:
+        return [_STORE_REFUSALS.get(type(error.__cause__).__name__, _STORE_ADVICE)]
+    return [] if is_kept else ["it overwrites; COFFER_AUDIT_STORE needs a store that honours If-None-Match"]
+
+
+_STORE_ADVICE = "it does not answer; check COFFER_AUDIT_STORE, AWS_ENDPOINT_URL (https://) and SSL_CERT_FILE"
+_STORE_REFUSALS = {  # by the class of the store's error; its message might hold a name or a key
+    "FileNotFoundError": "no such bucket or folder; make it, or mend COFFER_AUDIT_STORE",
+    "PermissionDeniedError": "it refuses us; allow our AWS_ACCESS_KEY_ID to list, put and get there",
+    "UnauthenticatedError": "it does not know us; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+}
 
 
 async def _vault_encrypted(settings: Settings) -> list[str]:

@@ -1,14 +1,16 @@
 """Housekeeping of a tenant: forgets what has served its time, in batches, so that no statement holds locks for long."""
 
-from datetime import timedelta
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, delete, exists, select, tuple_
+from sqlalchemy import delete, exists, select, tuple_
 
 from domain import outcomes
 from domain.imports import ImportRow
 from domain.outcomes import Outcome
 from tenants import events
+from tenants.audit.entries import DisclosureCounter
 from tenants.events import Event
 from tenants.jobs import Job, JobKind, NoArguments, Priority
 from tenants.owned import TenantOwned
@@ -18,34 +20,28 @@ from tenants.unit import Unit
 BATCH = 1_000
 JOBS_KEPT = timedelta(days=90)
 _ATTEMPTS_KEPT = timedelta(days=1)
+_COUNTERS_KEPT = timedelta(days=400)  # a year, and time to compare it with the one before
 TIDY = JobKind("tidy", NoArguments, "Forget what has served its time.", priority=Priority.IDLE)
 
-# Import rows go before the jobs they belong to.
-TABLES: tuple[type[TenantOwned], ...] = (Event, Outcome, SignInAttempt, ImportRow, Job)
+_OF_JOB = (Job.tenant_id == ImportRow.tenant_id, Job.id == ImportRow.job_id)
+# What of each table has served its time. Import rows go before the jobs they belong to.
+FORGOTTEN: Mapping[type[TenantOwned], Callable[[datetime], Any]] = {
+    Event: lambda now: Event.at < now - events.KEPT,
+    Outcome: lambda now: Outcome.created_at < now - outcomes.KEPT,
+    SignInAttempt: lambda now: SignInAttempt.until < now - _ATTEMPTS_KEPT,
+    DisclosureCounter: lambda now: DisclosureCounter.hour < now - _COUNTERS_KEPT,
+    ImportRow: lambda now: exists().where(*_OF_JOB, Job.ended_at < now - JOBS_KEPT),
+    Job: lambda now: (Job.ended_at < now - JOBS_KEPT) & ~exists().where(*_OF_JOB),
+}
 
 
 async def forget_some(unit: Unit, table: type[TenantOwned]) -> int:
     """Deletes up to `BATCH` rows and tells how many; fewer means that there are no more."""
     keys: Any = tuple_(*_key(table))
-    old = _old(unit, table).limit(BATCH)
+    old = select(*_key(table)).where(table.tenant_id == unit.tenant.id, FORGOTTEN[table](unit.now)).limit(BATCH)
     gone = delete(table).where(table.tenant_id == unit.tenant.id, keys.in_(old)).returning(table.tenant_id)
     return len(await unit.rows(gone.execution_options(synchronize_session=False)))
 
 
 def _key(table: type[TenantOwned]) -> list[Any]:
     return [column for column in table.__table__.columns if column.primary_key]
-
-
-def _old(unit: Unit, table: type[TenantOwned]) -> Select[Any]:
-    statement = select(*_key(table)).where(table.tenant_id == unit.tenant.id)
-    is_ended = Job.ended_at < unit.now - JOBS_KEPT
-    has_rows = exists().where(ImportRow.tenant_id == Job.tenant_id, ImportRow.job_id == Job.id)
-    of_ended = exists().where(Job.tenant_id == ImportRow.tenant_id, Job.id == ImportRow.job_id, is_ended)
-    conditions: dict[type[TenantOwned], Any] = {
-        Event: Event.at < unit.now - events.KEPT,
-        Outcome: Outcome.created_at < unit.now - outcomes.KEPT,
-        SignInAttempt: SignInAttempt.until < unit.now - _ATTEMPTS_KEPT,
-        ImportRow: of_ended,
-        Job: is_ended & ~has_rows,
-    }
-    return statement.where(conditions[table])

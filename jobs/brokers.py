@@ -56,6 +56,14 @@ def wake_by(
     return lambda tenant, job: actor.send(str(tenant), str(job))
 
 
+def reach(broker: dramatiq.Broker) -> None:
+    """Blocks; raises what the broker's own client raises where it does not answer."""
+    if isinstance(broker, RabbitmqBroker):
+        broker.connection  # noqa: B018  # connects on first use
+    elif isinstance(broker, RedisBroker):
+        broker.client.ping()
+
+
 def close_broker(broker: dramatiq.Broker) -> None:
     """Within some seconds, even where the broker no longer answers its goodbye."""
     closing = Thread(target=broker.close, name="broker closing", daemon=True)

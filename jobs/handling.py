@@ -5,9 +5,8 @@ job that is cut off anywhere, or is delivered often, has its effects once.
 """
 
 import asyncio
-import random
-import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,10 +15,14 @@ from typing import Any, Generic, TypeVar
 import structlog
 
 from crypto.errors import CofferError
+from jobs.beating import BEATS, beating
+from jobs.pauses import pause_after, pause_before
 from jobs.telling import Telling
+from jobs.turns import TURN, Turn
+from telemetry.logs import chain, places, told
 from telemetry.traces import note, span, traceparent
 from tenants import ledger
-from tenants.errors import Conflict, DatabaseUnavailable, LeaseLost, TenantNotReady, TenantSuspended
+from tenants.errors import Conflict, DatabaseUnavailable, LeaseLost, TenantSuspended
 from tenants.jobs import JobId, JobKind, JobState, Wish
 from tenants.ledger import Lease, Ledger
 from tenants.origins import Origin
@@ -27,9 +30,7 @@ from tenants.unit import Unit, Units
 from tenants.viewers import MemberId, TenantId
 
 A = TypeVar("A")
-MOST_TRIES = 20  # of one step whose errors say that trying again may help
-LONGEST_PAUSE = 60.0  # seconds between two tries
-_BEATS = 3  # per lease
+UNKNOWN_TRIES = 20  # of a job whose kind this release does not know
 _log = structlog.get_logger()
 
 
@@ -61,14 +62,22 @@ class Run(Generic[A]):
     """What a handler gets: one job in this worker's hands."""
 
     def __init__(
-        self, units: Units, lease: Lease, arguments: A, held: timedelta, is_stopping: Callable[[], bool]
+        self,
+        units: Units,
+        lease: Lease,
+        arguments: A,
+        held: timedelta,
+        is_stopping: Callable[[], bool],
+        turn: Turn,
     ) -> None:
         self.arguments = arguments
         self.is_finished = False
+        self.is_ending = False  # from the moment at which the last step's end stands in its transaction
         self._units = units
         self._lease = lease
         self._held = held
         self._is_stopping = is_stopping
+        self._turn = turn
 
     @property
     def tenant(self) -> TenantId:
@@ -102,6 +111,7 @@ class Run(Generic[A]):
     async def step(self) -> AsyncIterator[Step]:
         """One transaction of the job's tenant, under the rights its principal has now; it commits with the progress.
 
+        Behind it the job may be given back: asked to, or because its turn is over.
         Raises TypeError where neither or both of `move` and `finish` were called; then nothing of it happened.
         """
         if self.is_finished:
@@ -110,13 +120,20 @@ class Run(Generic[A]):
         with span("step"):
             trace = traceparent() or self._lease.trace
             origin = Origin(request_id=self._lease.request_id or str(self.job), trace=trace)
-            async with self._units.enter(self.tenant, self.principal, write=True, origin=origin) as unit:
-                step = Step(unit)
-                yield step
-                lease, wish = await self._settled(step)
+            try:
+                async with self._units.enter(self.tenant, self.principal, write=True, origin=origin) as unit:
+                    step = Step(unit)
+                    yield step
+                    lease, wish = await self._settled(step)
+                    self.is_ending = step.finished is not None
+            except BaseException:
+                self.is_ending = False
+                raise
         self._lease, self.is_finished = lease, step.finished is not None
         if not self.is_finished:
             self._obey(wish)
+            if await self._turn.is_over():
+                raise _Stop(JobState.READY)
 
     async def _settled(self, step: Step) -> tuple[Lease, Wish | None]:
         if (step.moved is None) == (step.finished is None):
@@ -125,8 +142,8 @@ class Run(Generic[A]):
             await ledger.ended(step.unit, self._lease, **(step.finished or {}))
             return self._lease, None
         kept = {"done": self.done, "total": self.total}
-        told = {name: value for name, value in step.moved.items() if name == "cursor" or value is not None}
-        return await ledger.moved(step.unit, self._lease, self._held, **(kept | told))
+        given = {name: value for name, value in step.moved.items() if name == "cursor" or value is not None}
+        return await ledger.moved(step.unit, self._lease, self._held, **(kept | given))
 
     def _obey(self, wish: Wish | None) -> None:
         if wish is not None:
@@ -147,7 +164,10 @@ class _Outcome:
 
 
 class Handling:
-    """`handlers` by the kind they handle. For one event loop."""
+    """`handlers` by the kind they handle; for kinds in `without` no job gives way. For one event loop.
+
+    After `turn` seconds a job that is not yet at its end gives way to what should come first.
+    """
 
     def __init__(
         self,
@@ -155,9 +175,14 @@ class Handling:
         ledger: Ledger,
         handlers: Mapping[JobKind[Any], Handler],
         telling: Telling | None = None,
+        *,
+        without: Collection[str] = (),
+        turn: float = TURN,
     ) -> None:
         self._units = units
         self._telling = telling or Telling()
+        self._without = without
+        self._turn = turn
         self._ledger = ledger
         self._handlers = {kind.name: (kind, handler) for kind, handler in handlers.items()}
         self._is_stopping = False
@@ -179,7 +204,7 @@ class Handling:
             try:
                 outcome = await self._outcome(lease)
             except asyncio.CancelledError:
-                await asyncio.shield(self._end(lease, _Outcome(JobState.READY, is_spared=True)))
+                await asyncio.shield(self._end(lease, _Outcome(JobState.READY, is_spared=True), most=BEATS))
                 raise
             if outcome is not None:
                 await self._end(lease, outcome)
@@ -188,12 +213,12 @@ class Handling:
         """What is to be written; None where the job is no longer ours, or was finished by its last step."""
         known = self._handlers.get(lease.kind)
         if known is None:  # a newer release's, which its own workers know
-            return self._again(lease, MOST_TRIES, "JOB_KIND_UNKNOWN")
+            return _again(lease, UNKNOWN_TRIES, "JOB_KIND_UNKNOWN")
         kind, handler = known
         run: Run[Any] | None = None
         try:
-            run = Run(self._units, lease, kind.load(lease.arguments), self._ledger.lease, lambda: self._is_stopping)
-            await self._beating(lease, handler(run))
+            run = self._run(lease, kind.load(lease.arguments))
+            await beating(self._ledger, lease, handler(run), lambda: run.is_ending)
         except _Stop as stop:
             return _Outcome(stop.state, is_spared=True)
         except LeaseLost:
@@ -203,43 +228,25 @@ class Handling:
             if _is_cancelled():
                 raise
             _tell(lease, error)  # something inside the handler was, which is its own affair
-            return self._again(_now(run, lease), kind.most_attempts, "INTERNAL")
+            return _again(_now(run, lease), kind.most_attempts, "INTERNAL")
         except CofferError as error:
-            is_passing = error.retryable or isinstance(error, TenantSuspended | TenantNotReady)
-            return self._again(_now(run, lease), MOST_TRIES if is_passing else 0, error.code)
+            if error.retryable or isinstance(error, TenantSuspended):
+                return _later(_now(run, lease), error.code)
+            return _Outcome(JobState.PARKED, error.code)
         except Exception as error:  # an edge: a handler's bug must not stop the worker
             _tell(lease, error)
-            return self._again(_now(run, lease), kind.most_attempts, "INTERNAL")
+            return _again(_now(run, lease), kind.most_attempts, "INTERNAL")
         return None if run.is_finished else _Outcome(JobState.DONE)
 
-    def _again(self, lease: Lease, most: int, reason: str) -> _Outcome:
-        if lease.attempt >= most:
-            return _Outcome(JobState.PARKED, reason)
-        return _Outcome(JobState.READY, reason, pause_before(lease.attempt))
+    def _run(self, lease: Lease, arguments: Any) -> Run[Any]:
+        turn = Turn(self._ledger, lease, self._without, self._turn)
+        return Run(self._units, lease, arguments, self._ledger.lease, lambda: self._is_stopping, turn)
 
-    async def _beating(self, lease: Lease, handled: Awaitable[None]) -> None:
-        """Run the handler while the lease is kept; raises what it raises, or `LeaseLost`."""
-        work = asyncio.ensure_future(handled)
-        heart = asyncio.create_task(self._beat(lease))
-        try:
-            await asyncio.wait({work, heart}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                heart.result()
-            await work
-        finally:
-            await _cancelled(work, heart)
-
-    async def _beat(self, lease: Lease) -> None:
-        """Until the lease is lost. While the database is away there is nothing to lose it to."""
-        while True:
-            await asyncio.sleep(self._ledger.lease.total_seconds() / _BEATS)
-            with suppress(DatabaseUnavailable):
-                await self._ledger.beat(lease)
-
-    async def _end(self, lease: Lease, outcome: _Outcome) -> None:
-        """Tried for as long as the lease lasts; after that the job counts as dead, and is found."""
+    async def _end(self, lease: Lease, outcome: _Outcome, *, most: float = math.inf) -> None:
+        """Tried until the database is back, or `most` times by a worker that must end: then the job counts as dead."""
         note(outcome=outcome.state, reason=outcome.reason)
-        for _ in range(_BEATS):
+        tries = 0
+        while (tries := tries + 1) <= most:
             with suppress(LeaseLost):
                 try:
                     with span("end"):
@@ -251,30 +258,27 @@ class Handling:
                             is_spared=outcome.is_spared,
                         )
                 except (DatabaseUnavailable, Conflict):
-                    await asyncio.sleep(self._ledger.lease.total_seconds() / _BEATS)
+                    await asyncio.sleep(self._ledger.lease.total_seconds() / BEATS)
                     continue
             if outcome.state is JobState.PARKED:
                 _log.warning("job parked", job=str(lease.job), kind=lease.kind, reason=outcome.reason)
             return
 
 
-def pause_before(attempt: int) -> timedelta:
-    """Exponential with full jitter, so that those who failed together do not come back together."""
-    return timedelta(seconds=random.uniform(0, min(LONGEST_PAUSE, 2.0**attempt)))  # noqa: S311  # spreads load only
+def _again(lease: Lease, most: int, reason: str) -> _Outcome:
+    if lease.attempt >= most:
+        return _Outcome(JobState.PARKED, reason)
+    return _Outcome(JobState.READY, reason, pause_before(lease.attempt))
+
+
+def _later(lease: Lease, reason: str) -> _Outcome:
+    """What the job is not to blame for passes, or somebody cancels it: not counted, and so never parked for it."""
+    return _Outcome(JobState.READY, reason, pause_after(lease.paused), is_spared=True)
 
 
 def _now(run: Run[Any] | None, lease: Lease) -> Lease:
     """As the job stands after its last step: a step that succeeded starts the count of attempts anew."""
     return lease if run is None else run._lease
-
-
-async def _cancelled(*tasks: "asyncio.Future[None]") -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
-    for task in tasks:
-        if not task.cancelled():
-            task.exception()  # seen: it was raised already, or came too late to matter
 
 
 def _is_cancelled() -> bool:
@@ -283,8 +287,6 @@ def _is_cancelled() -> bool:
 
 
 def _tell(lease: Lease, error: BaseException) -> None:
-    """The class and our own places, never the message, which may hold a value."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if "site-packages" not in frame.filename]
-    places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in ours]
-    _log.error("job failed", job=str(lease.job), kind=lease.kind, error=type(error).__name__, places=places)
+    """Classes and places, never a message, which may hold a value."""
+    exceptions = [told(each) for each in chain(error)]
+    _log.error("job failed", job=str(lease.job), kind=lease.kind, exceptions=exceptions, frames=places(error))

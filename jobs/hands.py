@@ -49,9 +49,9 @@ class Hands:
         working.add_done_callback(self._working.discard)
         await taken.wait()
 
-    def nudge(self) -> None:
-        """Wake a hand, if one is free."""
-        if not self._free.locked() and not self._is_stopping:
+    def nudge(self, wanted: int = 1) -> None:
+        """Wake so many hands, as far as they are free."""
+        for _ in range(0 if self._is_stopping else min(wanted, self._most - len(self._working))):
             waking = asyncio.create_task(self.wake())
             self._working.add(waking)
             waking.add_done_callback(self._working.discard)

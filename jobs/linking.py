@@ -38,12 +38,14 @@ class Linking:
         platform: Database,
         *,
         tick: float = TICK,
+        again: float = AGAIN,
         clock: Callable[[], float] = time.monotonic,
         today: Callable[[], date] = lambda: datetime.now(UTC).date(),
     ) -> None:
         self._chains = chains
         self._platform = platform
         self._tick = tick
+        self._again = again
         self._clock = clock
         self._today = today
         self._seen = 0  # the horizon of the last look
@@ -51,8 +53,8 @@ class Linking:
         self._since: dict[TenantId, float] = {}  # when something unlinked was first seen
         self._ready: dict[TenantId, float] = {}  # to be linked, from when on
         self._vouch: dict[TenantId, float] = {}  # to be vouched for, from when on
-        self._settle_at = 0.0
         self._is_open = False
+        self._is_away = False  # the second place of checkpoints
         self._vouched: dict[TenantId, float] = {}
         self._running: dict[TenantId, asyncio.Task[None]] = {}
 
@@ -62,6 +64,11 @@ class Linking:
         return max(self.behind.values(), default=0.0)
 
     @property
+    def copies_owed(self) -> int:
+        """Checkpoints that the second place has not taken yet."""
+        return self._chains.checkpoints.owed
+
+    @property
     def behind(self) -> dict[TenantId, float]:
         """The same, of each tenant that has something unlinked."""
         now = self._clock()
@@ -69,13 +76,14 @@ class Linking:
 
     async def run(self) -> None:
         """Until cancelled. Raises `DatabaseUnavailable`; then it may be run again, and goes on."""
+        carrying = asyncio.create_task(self._carry())
         try:
             while True:
                 await self.look()
                 await asyncio.sleep(self._tick)
         finally:
             self._is_open = False
-            running = list(self._running.values())
+            running = [carrying, *self._running.values()]
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
@@ -95,9 +103,6 @@ class Linking:
                 self._ready.setdefault(tenant, now)
         self._is_open = True
         self._start_due()
-        if self._settle_at <= now:
-            self._settle_at = now + AGAIN
-            await self._chains.checkpoints.settle()
 
     def _start_due(self) -> None:
         now = self._clock()
@@ -107,6 +112,21 @@ class Linking:
                     return
                 del due[tenant]
                 self._running[tenant] = asyncio.create_task(self._work(tenant, work, due))
+
+    async def _carry(self) -> None:
+        """Beside the looks, which never wait for the second place. Its end and its return are told once each."""
+        while True:
+            try:
+                owed = await self._chains.checkpoints.settle()
+            except Exception as error:  # an edge: whatever befalls the copies, linking goes on
+                _log.error("carrying checkpoints failed", error=type(error).__name__)
+                owed = self.copies_owed
+            if owed and not self._is_away:
+                _log.warning("second place away", owed=owed, see="coffer doctor")
+            elif self._is_away and not owed:
+                _log.info("second place whole again")
+            self._is_away = bool(owed)
+            await asyncio.sleep(self._again)
 
     async def _take_all(self) -> None:
         now, after = self._clock(), ""
@@ -125,10 +145,10 @@ class Linking:
             due[tenant] = self._clock() + PAUSE.total_seconds()
         except CofferError as error:
             _log.warning("linking waits", tenant=str(tenant), error=error.code)
-            due[tenant] = self._clock() + AGAIN
+            due[tenant] = self._clock() + self._again
         except Exception as error:  # an edge: one tenant's trouble must not hold up the others
             _log.error("linking failed", tenant=str(tenant), error=type(error).__name__)
-            due[tenant] = self._clock() + AGAIN
+            due[tenant] = self._clock() + self._again
         finally:
             del self._running[tenant]
             if self._is_open:

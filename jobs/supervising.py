@@ -2,15 +2,19 @@
 
 import asyncio
 import contextlib
+import ctypes
+import os
 import signal
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
 SHORTEST, LONGEST = 0.5, 30.0  # seconds before a process is started again
 _STEADY = 30.0  # seconds after which a process counts as well
 _PATIENCE = 40.0  # seconds that processes get to end in
+_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 _log = structlog.get_logger()
 
 
@@ -27,7 +31,7 @@ async def _keep(command: Sequence[str], asked: asyncio.Event) -> bool:
     pause = SHORTEST
     while not asked.is_set():
         began = time.monotonic()
-        process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
+        process = await asyncio.create_subprocess_exec(*command, start_new_session=True, preexec_fn=_bound())
         ended = asyncio.create_task(process.wait())
         asking = asyncio.create_task(asked.wait())
         await asyncio.wait({ended, asking}, return_when=asyncio.FIRST_COMPLETED)
@@ -52,3 +56,17 @@ async def _end(process: asyncio.subprocess.Process, ended: "asyncio.Task[int]") 
         await process.wait()
         return False
     return True
+
+
+def _bound() -> Callable[[], None] | None:
+    """What binds a new process to us: it is asked to end when we die, even by SIGKILL. None where only Linux can."""
+    if sys.platform != "linux":
+        return None
+    prctl, supervisor = ctypes.CDLL(None, use_errno=True).prctl, os.getpid()
+
+    def bind() -> None:
+        prctl(_DEATH_SIGNAL, int(signal.SIGTERM), 0, 0, 0)
+        if os.getppid() != supervisor:  # we died in between
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return bind

@@ -4,12 +4,9 @@ import asyncio
 import os
 import signal
 import socket
-import tempfile
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import dramatiq
@@ -26,6 +23,8 @@ from jobs.handlers import all_handlers, refuse_incomplete
 from jobs.handling import Handler, Handling
 from jobs.hands import Hands
 from jobs.linking import Linking
+from jobs.pulses import Pulse
+from jobs.pulses import is_alive as is_alive
 from jobs.scheduling import Scheduler
 from jobs.sweeping import Sweeper
 from jobs.telling import Telling
@@ -47,7 +46,6 @@ SWEEP = 1.0  # seconds between two rounds
 _SCHEDULES = 5.0  # seconds between two looks at the schedules
 _REST = 5.0  # seconds after a loop failed
 _POLL = 200  # milliseconds between two looks into a queue that was empty, where the broker has to be asked
-_ALIVE = Path(tempfile.gettempdir()) / "coffer-worker.alive"
 _log = structlog.get_logger()
 Loop = Callable[[], Awaitable[None]]
 
@@ -83,9 +81,10 @@ class Worker:
         self.units = Units(self.database, self.keys, cache, ring=self.bell.ring)
         self.handlers = {**all_handlers(self._provisioning()), **(handlers or {})}
         without = () if self.maker else (PROVISION.name,)
-        handling = Handling(self.units, self.ledger, self.handlers, Telling(self.tracing, self.metrics))
+        telling = Telling(self.tracing, self.metrics)
+        handling = Handling(self.units, self.ledger, self.handlers, telling, without=without)
         self.hands = Hands(self.ledger, handling, most=settings.worker_threads, without=without)
-        self.sweeper = Sweeper(self.ledger, self.bell.ring, without=without)
+        self.sweeper = Sweeper(self.ledger, without=without)
         self._sweep = sweep
         self.chaining = Database(settings.database_url, pool_size=2)  # so that no step can hold up the audit log
         audit_chains = AuditChains(
@@ -97,9 +96,11 @@ class Worker:
         self._kept: list[asyncio.Task[None]] = []
         self._consumer: dramatiq.Worker | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._pulse: Pulse | None = None
         self.metrics.watch_keys(cache)
         self.metrics.watch_jobs(partial(job_inspections.counts, self.platform))
         self.metrics.watch("audit_lag_seconds", "Age of the oldest unlinked audit entry.", lambda: self.linking.lag)
+        self.metrics.watch_copies(lambda: self.linking.copies_owed)
         self.metrics.watch_broker(lambda: self.bell.is_away)
 
     async def check(self) -> None:
@@ -111,6 +112,7 @@ class Worker:
     def start(self) -> None:
         """From here on jobs are taken."""
         self._loop = asyncio.get_running_loop()
+        self._pulse = Pulse()
         self._consumer = dramatiq.Worker(self.broker, worker_threads=self.settings.worker_threads, worker_timeout=_POLL)
         self._consumer.queue_prefetch = self.settings.worker_threads  # what waits for us, another could do
         self._consumer.start()
@@ -139,6 +141,8 @@ class Worker:
         for database in (self.database, self.leading, self.chaining, self.platform):
             await database.close()
         await asyncio.to_thread(self.tracing.close)
+        if self._pulse is not None:
+            self._pulse.close()
 
     def _provisioning(self) -> Provisioning | None:
         if self.maker is None:
@@ -152,9 +156,9 @@ class Worker:
 
     async def _sweeping(self) -> None:
         while True:
-            if await self.sweeper.sweep():
-                self.hands.nudge()  # by ourselves, so that jobs go on while the broker is away
-            _ALIVE.touch()
+            self.hands.nudge(await self.sweeper.sweep())  # no broker in between: it may be away, or have lost it
+            if self._pulse is not None:
+                self._pulse.beat()
             await asyncio.sleep(self._sweep)
 
     async def _scheduling(self) -> None:
@@ -162,11 +166,6 @@ class Worker:
             await self.scheduler.add_missing()
             await self.scheduler.start_due()
             await asyncio.sleep(_SCHEDULES)
-
-
-def is_alive(within: float = 30.0) -> bool:
-    """Whether a worker of this machine has looked into the ledger lately."""
-    return _ALIVE.exists() and time.time() - _ALIVE.stat().st_mtime < within
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from tenants.errors import UnsafeDatabase
 from tenants.owned import TenantOwned
 
 LOCK_TIMEOUT = "5s"
@@ -30,6 +31,11 @@ def run(connection: Connection) -> None:
     context.configure(connection=connection, target_metadata=TenantOwned.metadata, compare_type=True)
     connection.execute(text("SELECT pg_advisory_lock(hashtextextended('coffer.migrate', 0))"))
     if not connection.execute(text("SELECT has_schema_privilege('public', 'CREATE')")).scalar_one():
+        if not connection.execute(text("SELECT pg_has_role('pg_database_owner', 'MEMBER')")).scalar_one():
+            raise UnsafeDatabase(
+                "The database is not coffer_owner's: run deploy/postgres/20-database.sh as superuser, or"
+                " ALTER DATABASE … OWNER TO coffer_owner, then `coffer migrate` again."
+            )
         # Up to Postgres 15 a NOINHERIT owner of the database has to ask for the rights of pg_database_owner.
         for step in ("SET ROLE pg_database_owner", "GRANT ALL ON SCHEMA public TO coffer_owner", "RESET ROLE"):
             connection.execute(text(step))

@@ -95,6 +95,9 @@ class Metrics:
             meaning = f"{name.capitalize()} of the key cache."
             self.watch(f"keyring_{name}", meaning, partial(getattr, cache, name), grows=True)
 
+    def watch_copies(self, owed: Callable[[], int]) -> None:
+        self.watch("audit_copies_owed", "Checkpoints that the audit log's second place has not taken yet.", owed)
+
     def watch_broker(self, is_away: Callable[[], bool]) -> None:
         self.watch("broker_up", "0: the broker did not take our last message.", lambda: not is_away())
 

@@ -100,6 +100,7 @@ def personal(
 class Document:
     """Base of sealed documents; subclasses become frozen dataclasses, refused if a field lacks class or mask."""
 
+    is_of_people: ClassVar[bool] = True  # False for a secret of the house: opening it tells of nobody
     fields: ClassVar[dict[str, PersonalField]]
     lists: ClassVar[frozenset[str]]
     _dates: ClassVar[frozenset[str]]

@@ -23,36 +23,57 @@ from tenants.jobs import DEATHS, JobId, JobState, Wish
 from tenants.unit import Unit
 from tenants.viewers import MemberId, TenantId
 
-LEASE = timedelta(seconds=10)  # a worker that does not beat for so long is dead
+# A worker that does not beat for so long, and for the grace after it, is dead. Three deaths, and the two pauses between
+# them, take no more than 30 seconds.
+LEASE = timedelta(seconds=6)
+WAITED = timedelta(seconds=1)  # in which a hand that is free takes what is due
+_GRACE = 3  # of a lease: one third, so that one beat more may come late
 _TENANT, _JOB = bindparam("tenant", type_=Uuid), bindparam("job", type_=Uuid)
 _SCOPE = text("SELECT coffer_enter(:tenant, NULL, false)").bindparams(_TENANT)
 # By priority; then whose tenant has the fewest running or ahead of it here; then the oldest. One step per tenant that
-# waits, not per job.
-_DUE = text(
-    """
+# waits, not per job. Jobs of a suspended tenant are nobody's turn: they go on when it is served again.
+_LISTED = """
     WITH RECURSIVE waiting (tenant_id) AS (
         (SELECT tenant_id FROM jobs WHERE state = 'READY' ORDER BY tenant_id LIMIT 1)
         UNION ALL
         SELECT (SELECT j.tenant_id FROM jobs j WHERE j.state = 'READY' AND j.tenant_id > w.tenant_id
                 ORDER BY j.tenant_id LIMIT 1)
         FROM waiting w WHERE w.tenant_id IS NOT NULL
+    ), listed AS (
+        SELECT w.tenant_id, f.id, f.priority, r.running + f.place AS rank, f.due_at FROM waiting w
+        JOIN tenants t ON t.id = w.tenant_id AND t.status <> 'SUSPENDED'
+        CROSS JOIN LATERAL (
+            SELECT j.id, j.priority, j.due_at, row_number() OVER (ORDER BY j.priority, j.due_at, j.id) AS place
+            FROM jobs j WHERE j.tenant_id = w.tenant_id AND j.state = 'READY' AND j.due_at <= now() - :waited
+            AND j.kind <> ALL (:without)
+            ORDER BY j.priority, j.due_at, j.id LIMIT :each
+        ) f
+        CROSS JOIN LATERAL (
+            SELECT count(*) AS running FROM jobs j WHERE j.tenant_id = w.tenant_id AND j.state = 'RUNNING'
+        ) r
     )
-    SELECT w.tenant_id, f.id FROM waiting w
-    CROSS JOIN LATERAL (
-        SELECT j.id, j.priority, j.due_at, row_number() OVER (ORDER BY j.priority, j.due_at, j.id) AS place
-        FROM jobs j WHERE j.tenant_id = w.tenant_id AND j.state = 'READY' AND j.due_at <= now()
-        AND j.kind <> ALL (:without)
-        ORDER BY j.priority, j.due_at, j.id LIMIT :each
-    ) f
-    CROSS JOIN LATERAL (
-        SELECT count(*) AS running FROM jobs j WHERE j.tenant_id = w.tenant_id AND j.state = 'RUNNING'
-    ) r
-    ORDER BY f.priority, r.running + f.place, f.due_at, f.id LIMIT :most
-    """
-).bindparams(
-    bindparam("each", type_=Integer), bindparam("most", type_=Integer), bindparam("without", type_=ARRAY(Text))
+"""
+_LOOK = (
+    bindparam("each", type_=Integer),
+    bindparam("waited", type_=INTERVAL),
+    bindparam("without", type_=ARRAY(Text)),
 )
-_DEAD = text("SELECT tenant_id, id FROM jobs WHERE state = 'RUNNING' AND lease_until < now() LIMIT :most")
+_DUE = text(
+    f"{_LISTED} SELECT tenant_id, id FROM listed ORDER BY priority, rank, due_at, id LIMIT :most"  # noqa: S608
+).bindparams(*_LOOK, bindparam("most", type_=Integer))
+# Whether something would come before this running job, were that given back now: it would be the last of its tenant's.
+_FAIRER = text(
+    f"""
+    {_LISTED} SELECT EXISTS (
+        SELECT FROM listed WHERE priority < :priority OR (priority = :priority AND (tenant_id = :tenant OR rank <= (
+            SELECT count(*) FROM jobs j WHERE j.tenant_id = :tenant AND j.state = 'RUNNING'
+        )))
+    )
+    """  # noqa: S608  # a text of ours
+).bindparams(*_LOOK, _TENANT, bindparam("priority", type_=Integer))
+_DEAD = text(
+    "SELECT tenant_id, id FROM jobs WHERE state = 'RUNNING' AND lease_until < now() - :grace LIMIT :most"
+).bindparams(bindparam("grace", type_=INTERVAL))
 _CLAIM = text(
     """
     UPDATE jobs SET state = 'RUNNING', lease_until = now() + :lease, attempt = attempt + 1, fence = fence + 1,
@@ -80,12 +101,12 @@ _BURY = text(
             ELSE reason END,
         ended_at = CASE WHEN deaths + 1 >= {DEATHS} OR wish = 'CANCEL' THEN now() END
     WHERE tenant_id = :tenant AND id = (
-        SELECT id FROM jobs WHERE tenant_id = :tenant AND id = :job AND state = 'RUNNING' AND lease_until < now()
-        FOR UPDATE SKIP LOCKED
+        SELECT id FROM jobs WHERE tenant_id = :tenant AND id = :job AND state = 'RUNNING'
+        AND lease_until < now() - :grace FOR UPDATE SKIP LOCKED
     )
     RETURNING state, pg_notify('coffer_jobs', tenant_id || '/' || id)
     """  # noqa: S608  # a number of ours
-).bindparams(_TENANT, _JOB)
+).bindparams(_TENANT, _JOB, bindparam("grace", type_=INTERVAL))
 _TAKEN = _CLAIM.columns(arguments=JSON, cursor=JSON)
 _HELD = "tenant_id = :tenant AND id = :job AND fence = :fence AND state = 'RUNNING'"
 _TOLD = "pg_notify('coffer_jobs', tenant_id || '/' || id)"
@@ -124,14 +145,19 @@ _ENDED = text(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """A job in this worker's hands, as it stood when it was taken or last moved."""
+    """A job in this worker's hands, as it stood when it was taken or last moved.
+
+    `paused` is how long it was put off when it was last given up, so that the next pause can be longer.
+    """
 
     tenant: TenantId
     job: JobId
     kind: str
+    priority: int
     arguments: Mapping[str, Any]
     fence: int
     attempt: int
+    paused: timedelta
     cursor: Any
     done: int
     total: int | None
@@ -148,18 +174,26 @@ class Ledger:
         self._platform = platform
         self._worker = worker
         self.lease = lease
+        self._grace = lease / _GRACE
 
     async def due(self, most: int = 10, each: int = 1, without: Collection[str] = ()) -> list[tuple[TenantId, JobId]]:
         """What should run now, fairest first; at most `each` of one tenant, and none of the kinds in `without`."""
-        parameters = {"most": most, "each": each, "without": list(without)}
+        parameters = {"most": most, "each": each, "waited": timedelta(), "without": list(without)}
         async with self._platform.session(write=False) as session:
             rows = (await session.execute(_DUE, parameters)).all()
         return [(TenantId(row.tenant_id), JobId(row.id)) for row in rows]
 
+    async def has_fairer(self, lease: Lease, without: Collection[str] = ()) -> bool:
+        """Whether a job that should have this one's hand has waited for so long that no other hand is free for it."""
+        parameters = {"each": 1, "waited": WAITED, "without": list(without)}
+        mine = {"tenant": lease.tenant, "priority": lease.priority}
+        async with self._platform.session(write=False) as session:
+            return bool((await session.execute(_FAIRER, parameters | mine)).scalar_one())
+
     async def dead(self, most: int = 100) -> list[tuple[TenantId, JobId]]:
         """Jobs whose worker stopped beating."""
         async with self._platform.session(write=False) as session:
-            rows = (await session.execute(_DEAD, {"most": most})).all()
+            rows = (await session.execute(_DEAD, {"most": most, "grace": self._grace})).all()
         return [(TenantId(row.tenant_id), JobId(row.id)) for row in rows]
 
     async def claim(self, tenant: TenantId, job: JobId, without: Collection[str] = ()) -> Lease | None:
@@ -174,9 +208,11 @@ class Ledger:
             tenant=tenant,
             job=job,
             kind=row.kind,
+            priority=row.priority,
             arguments=row.arguments,
             fence=row.fence,
             attempt=row.attempt,
+            paused=max(row.due_at - row.moved_at, timedelta()) if row.moved_at else timedelta(),
             cursor=row.cursor,
             done=row.done,
             total=row.total,
@@ -188,7 +224,8 @@ class Ledger:
     async def bury(self, tenant: TenantId, job: JobId) -> JobState | None:
         """Count the death of the worker that held it: READY again, or PARKED if it was the third. None: not dead."""
         async with self._tenant(tenant) as session:
-            row = (await session.execute(_BURY, {"tenant": tenant, "job": job})).one_or_none()
+            parameters = {"tenant": tenant, "job": job, "grace": self._grace}
+            row = (await session.execute(_BURY, parameters)).one_or_none()
         return None if row is None else JobState(row.state)
 
     async def beat(self, lease: Lease) -> Wish | None:
@@ -229,7 +266,7 @@ async def moved(
     parameters = _held(lease) | {"lease": held, "cursor": cursor, "done": done, "total": total}
     rows = await unit.rows(_MOVED.bindparams(**parameters))
     wish = _wish(rows[0] if rows else None)
-    return replace(lease, cursor=cursor, done=done, total=total, attempt=1), wish
+    return replace(lease, cursor=cursor, done=done, total=total, attempt=1, paused=timedelta()), wish
 
 
 async def ended(

@@ -283,7 +283,8 @@ class Unit:
 
     def open(self, place: Place[D], cells: Sequence[SealedCell], why: str) -> list[D]:
         """The documents of many rows of one place, in order; recorded with `why`. Raises `CannotOpen`."""
-        self.openings.append(Opening(place.label, len(cells), why))
+        if place.document.is_of_people:
+            self.openings.append(Opening(place.label, len(cells), why))
         with span("open", place=place.label, count=len(cells)):
             return [place.document.load(raw) for raw in self.keyring.open_many(place.label, cells)]
 

@@ -3,6 +3,7 @@
 Who holds the database, and even the chain's key of today, can't take back what a checkpoint in the second place says.
 """
 
+import asyncio
 from base64 import b64decode, b64encode
 from binascii import Error
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from tenants.viewers import TenantId
 SIGNER = "coffer-audit"  # the Transit key; deploy/vault names it too
 PAUSE = timedelta(minutes=1)  # between two of one tenant
 _MOST_OWED = 10_000
+_AT_ONCE = 0.3  # seconds that whoever makes a checkpoint waits for its copy; linking may stand behind them
+_PATIENCE = 12.0  # seconds for one copy that nobody waits for
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +78,18 @@ class Checkpoints:
         self._keys = keys
         self._store = store
         self._owed: dict[tuple[UUID, int], Checkpoint] = {}
+        self._is_prompt = True  # the second place: whether it took its last copy, and soon
+
+    @property
+    def owed(self) -> int:
+        """Copies that the second place has not taken yet."""
+        return len(self._owed)
 
     async def make(self, tenant: TenantId, *, at_once: bool = False) -> bool:
         """Vouch for the chain as it stands; False if the last checkpoint is younger than `PAUSE` and not `at_once`.
 
-        Raises `KeyUnavailable`, `KeyRefused`; a second place that is away is owed its copy.
+        Raises `KeyUnavailable`, `KeyRefused`. A second place that is away or slow is owed its copy, which somebody
+        has to `settle`; it is not waited for again until that went well.
         """
         head, last, now = await self._read(tenant)
         if head is None:
@@ -89,18 +99,32 @@ class Checkpoints:
                 return False
             last = await self._write(tenant, await self._sign(tenant, head, now))
         self._owe(last)
-        await self.settle()
+        if self._is_prompt:
+            await self._carry_at_once()
         return True
 
     async def settle(self) -> int:
-        """Carry what is owed, oldest first; how many remain because the second place is away."""
+        """Carry what is owed, oldest first; how many remain because the second place is away.
+
+        One that neither takes nor refuses a copy for 12 seconds is away.
+        """
         for key, owed in list(self._owed.items()):
             try:
-                await self._store.put(owed.tenant, owed.seq, owed.dump())
-            except StoreUnavailable:
-                break
+                async with asyncio.timeout(_PATIENCE):
+                    await self._store.put(owed.tenant, owed.seq, owed.dump())
+            except (StoreUnavailable, TimeoutError):
+                self._is_prompt = False
+                return len(self._owed)
             self._owed.pop(key, None)
-        return len(self._owed)
+        self._is_prompt = True
+        return 0
+
+    async def _carry_at_once(self) -> None:
+        try:
+            async with asyncio.timeout(_AT_ONCE):
+                await self.settle()
+        except TimeoutError:
+            self._is_prompt = False
 
     def _owe(self, checkpoint: Checkpoint) -> None:
         self._owed[checkpoint.tenant, checkpoint.seq] = checkpoint

@@ -1,7 +1,9 @@
 """The second place of checkpoints: an object store apart from the database, where nothing is ever overwritten.
 
 By URL through obstore, which speaks to disks and to S3-compatible stores alike:
-https://developmentseed.org/obstore/latest/api/store/. Credentials of S3 come from the usual AWS_… variables.
+https://developmentseed.org/obstore/latest/api/store/. Endpoint, region and credentials of S3 come from the usual AWS_…
+variables, a CA of one's own from SSL_CERT_FILE. It is reached over TLS alone: `client_options` say nothing of
+`allow_http`, and outweigh AWS_ALLOW_HTTP.
 """
 
 import asyncio
@@ -18,6 +20,7 @@ from obstore.store import from_url
 from tenants.errors import StoreUnavailable
 
 _AT_ONCE = 16
+_PROBE = "doctor.txt"
 _CLIENT: dict[str, Any] = {
     "client_options": {"connect_timeout": "2s", "timeout": "5s"},
     "retry_config": {"max_retries": 2, "retry_timeout": timedelta(seconds=10)},
@@ -36,9 +39,25 @@ class CheckpointStore:
 
     async def put(self, tenant: UUID, seq: int, content: bytes) -> bool:
         """False where an object of that name is there already; it stays as it is."""
+        return await self._create(_name(tenant, seq), content)
+
+    async def keeps(self) -> bool:
+        """Whether it refuses to overwrite; it has been written to, read and listed then.
+
+        Leaves one object there for good, `doctor.txt`, since who writes here need not have the right to delete.
+        """
+        await self._create(_PROBE, b"first\n")
+        is_kept = not await self._create(_PROBE, b"second\n")
+        with _translated():
+            found = await obstore.get_async(self._store(), _PROBE)
+            async for _ in obstore.list(self._store(), "audit", chunk_size=1):
+                break
+            return is_kept and bytes(await found.bytes_async()) == b"first\n"
+
+    async def _create(self, name: str, content: bytes) -> bool:
         with _translated():
             try:
-                await obstore.put_async(self._store(), _name(tenant, seq), content, mode="create")
+                await obstore.put_async(self._store(), name, content, mode="create")
             except AlreadyExistsError:
                 return False
         return True

@@ -16,6 +16,8 @@ from tenants.owned import Backup, TenantOwned, clear, sealed
 class ChainKey(Document):
     """The key of the chain's present day, base64 of 32 bytes. Sealed like a value, and never shown."""
 
+    is_of_people = False
+
     key: str | None = personal(Sensitivity.FREE_TEXT, Mask.NOTHING)
 
 

@@ -192,6 +192,14 @@ async def test_a_broker_that_takes_nothing_is_seen() -> None:
     assert (before, read(await made.scrape())["coffer_broker_up"]) == (1, 0)
 
 
+async def test_copies_that_are_owed_are_shown() -> None:
+    made, owed = Metrics(), [1, 2]
+    made.watch_copies(lambda: len(owed))
+    before = read(await made.scrape())["coffer_audit_copies_owed"]
+    owed.clear()
+    assert (before, read(await made.scrape())["coffer_audit_copies_owed"]) == (2, 0)
+
+
 async def test_a_second_process_takes_the_next_port() -> None:
     with metrics._listener("127.0.0.1", 0) as first:  # type: ignore[union-attr]  # 0 is always free
         port = first.getsockname()[1]

@@ -1,5 +1,6 @@
 """`coffer doctor` as an operator runs it: a sound house, wrong roles, wide policies, old databases, nobody there."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,10 +8,11 @@ import requests
 
 from local.openbao import app_role
 from local.postgres import create_roles_and_database
-from tests.cli.test_cli import coffer, environment
+from tests.cli.test_cli import coffer
+from tests.cli.test_cli import environment as bare
 from tests.house import House
 
-__all__ = ["environment"]  # the fixture
+__all__ = ["bare"]  # the fixture
 
 TOO_WIDE = """
 path "transit/*" {
@@ -33,6 +35,11 @@ def key_names(house: House) -> list[str]:
 
 
 @pytest.fixture
+def environment(bare: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    return {**bare, "COFFER_AUDIT_STORE": f"file://{tmp_path}/second"}
+
+
+@pytest.fixture
 def too_wide(house: House, environment: dict[str, str]) -> dict[str, str]:
     """The environment of an API whose AppRole may do far too much."""
     ask(house, "PUT", "sys/policies/acl/too-wide", policy=TOO_WIDE).raise_for_status()
@@ -51,7 +58,27 @@ async def test_the_doctor_finds_a_sound_house_sound(environment: dict[str, str])
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert all(line.startswith("ok ") for line in done.stdout.splitlines())
-    assert len(done.stdout.splitlines()) == 12
+    assert len(done.stdout.splitlines()) == 16
+
+
+async def test_the_doctor_tells_of_a_second_place_that_takes_nothing(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "place").write_text("a file where a folder should be")
+
+    done = await coffer("doctor", environment=environment | {"COFFER_AUDIT_STORE": f"file://{tmp_path}/place"})
+
+    assert done.returncode == 1
+    assert "FIX  second place of the audit log: it does not answer; check COFFER_AUDIT_STORE" in done.stdout
+
+
+async def test_the_doctor_names_a_second_place_that_overwrites(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "doctor.txt").write_text("second\n")  # as one leaves it that took the second object
+
+    done = await coffer("doctor", environment=environment | {"COFFER_AUDIT_STORE": f"file://{tmp_path}"})
+
+    assert done.returncode == 1
+    assert "FIX  second place of the audit log: it overwrites; " in done.stdout
 
 
 async def test_the_doctor_names_what_each_wrong_role_may_do(environment: dict[str, str]) -> None:
@@ -117,3 +144,21 @@ async def test_the_doctor_says_what_it_needs_to_check_migrations(environment: di
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "skip migrations: only the owner can read them; set COFFER_OWNER_DATABASE_URL" in done.stdout
+
+
+async def test_the_doctor_tells_of_a_recorder_that_is_somebody_else(environment: dict[str, str]) -> None:
+    wrong = {"COFFER_RECORDER_DATABASE_URL": environment["COFFER_DATABASE_URL"]}
+    done = await coffer("doctor", environment={**environment, **wrong})
+
+    assert done.returncode == 1
+    assert "FIX  database, recorder role: connected as coffer_app" in done.stdout
+
+
+@pytest.mark.parametrize("url", ["amqp://guest:secret@127.0.0.1:9/", "redis://:secret@127.0.0.1:9/0"])
+async def test_the_doctor_tells_of_a_broker_that_is_away(environment: dict[str, str], url: str) -> None:
+    done = await coffer("doctor", environment={**environment, "COFFER_BROKER_URL": url})
+
+    assert done.returncode == 1
+    assert "FIX  broker: it does not answer" in done.stdout
+    assert "COFFER_BROKER_URL" in done.stdout
+    assert "secret" not in done.stdout + done.stderr

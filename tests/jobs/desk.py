@@ -65,8 +65,8 @@ class Desk:
     def units(self) -> Units:
         return self.house.api.units
 
-    def handling(self) -> Handling:
-        return Handling(self.units, self.ledger, self.handlers)
+    def handling(self, **options: Any) -> Handling:
+        return Handling(self.units, self.ledger, self.handlers, **options)
 
     def another_ledger(self, lease: timedelta = timedelta(seconds=10)) -> Ledger:
         return Ledger(self.app, self.house.api.platform, "another", lease)
@@ -93,7 +93,7 @@ class Desk:
 
     async def kill(self, job: UUID) -> None:
         """As if whoever holds the job had died a while ago."""
-        await self.set(job, "lease_until = now() - interval '1 second'")
+        await self.set(job, "lease_until = now() - interval '1 minute'")
 
     async def effects(self, job: UUID) -> list[int]:
         rows = await self.superuser.fetch(

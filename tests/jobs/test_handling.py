@@ -4,18 +4,33 @@ import asyncio
 import logging
 import os
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
 
-from crypto.errors import CannotOpen, KeyUnavailable
+from crypto.errors import CannotOpen, CofferError, KeyUnavailable
 from domain.errors import Forbidden
-from jobs.handling import LONGEST_PAUSE, MOST_TRIES, Run, pause_before
+from jobs.handling import Handling, Run
+from jobs.pauses import LONGEST_PAUSE, pause_after, pause_before
 from tenants import job_acts, tenants
 from tenants.access import Role
-from tenants.errors import JobRefused, JobUnknown, Unauthenticated
-from tenants.jobs import JobId, NoArguments
+from tenants.errors import (
+    Conflict,
+    DatabaseUnavailable,
+    JobRefused,
+    JobUnknown,
+    LeaseLost,
+    TenantNotReady,
+    TenantSuspended,
+    Unauthenticated,
+)
+from tenants.jobs import JobId, NoArguments, Wish
+from tenants.ledger import Lease, Ledger
+from tenants.unit import Unit
 from tests.jobs.desk import Desk, until
 from tests.jobs.kinds import COUNT, FRAGILE, Counted
 
@@ -59,7 +74,9 @@ async def test_effects_happen_once_however_often_a_message_comes_and_is_cut_off(
     async def all_done() -> bool:
         for start in range(0, len(messages), 10):
             await asyncio.gather(*(deliver(job) for job in messages[start : start + 10]))
-        await desk.superuser.execute("UPDATE jobs SET lease_until = now() - interval '1 s' WHERE state = 'RUNNING'")
+        await desk.superuser.execute(
+            "UPDATE jobs SET lease_until = now() - interval '1 minute' WHERE state = 'RUNNING'"
+        )
         for dead in await desk.ledger.dead():
             await desk.ledger.bury(*dead)
         await desk.superuser.execute("UPDATE jobs SET deaths = 0")
@@ -104,15 +121,16 @@ async def test_a_handler_that_only_returns_is_done(desk: Desk) -> None:
     assert (await desk.job(job))["state"] == "DONE"
 
 
-async def failing(desk: Desk, error: Exception, tries: int) -> list[tuple[str, str, int]]:
-    """State, reason and attempt after each of so many tries."""
+async def failing(desk: Desk, *errors: Exception) -> list[tuple[str, str, int]]:
+    """State, reason and attempt after each of these tries."""
+    left = iter(errors)
 
     async def fail(_: Run[NoArguments]) -> None:
-        raise error
+        raise next(left)
 
     desk.handlers[FRAGILE] = fail
     job, seen = await desk.enqueue(FRAGILE), []
-    for _ in range(tries):
+    for _ in errors:
         await desk.set(job, "due_at = now()")
         await desk.handling().handle(desk.acme, job)
         found = await desk.job(job)
@@ -120,23 +138,54 @@ async def failing(desk: Desk, error: Exception, tries: int) -> list[tuple[str, s
     return seen
 
 
-async def test_an_error_that_may_pass_is_tried_again_many_times_then_parked(desk: Desk) -> None:
-    seen = await failing(desk, KeyUnavailable(), MOST_TRIES)
+PASSING = [KeyUnavailable(), DatabaseUnavailable(), Conflict(), TenantNotReady(), TenantSuspended()]
 
-    assert seen[0] == ("READY", "KEY_UNAVAILABLE", 1)
-    assert seen[-2:] == [("READY", "KEY_UNAVAILABLE", MOST_TRIES - 1), ("PARKED", "KEY_UNAVAILABLE", MOST_TRIES)]
+
+@pytest.mark.parametrize("error", PASSING)
+async def test_an_error_that_passes_never_parks_a_job(desk: Desk, error: CofferError) -> None:
+    assert set(await failing(desk, *[error] * 25)) == {("READY", error.code, 0)}
+
+
+async def test_an_error_that_passes_is_not_held_against_a_job_that_fails_later(desk: Desk) -> None:
+    seen = await failing(desk, ValueError(), *PASSING, ValueError(), *PASSING, ValueError())
+
+    assert [attempt for _, reason, attempt in seen if reason == "INTERNAL"] == [1, 2, 3]
+    assert [state for state, _, _ in seen[-2:]] == ["READY", "PARKED"]
+
+
+async def test_the_pauses_of_a_job_that_waits_for_something_to_pass_grow(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_: Run[NoArguments]) -> None:
+        raise KeyUnavailable
+
+    monkeypatch.setattr("jobs.pauses.random.uniform", lambda _least, most: most)
+    desk.handlers[FRAGILE] = fail
+    job, pauses = await desk.enqueue(FRAGILE), []
+    for _ in range(6):
+        await desk.set(job, "due_at = due_at - interval '1 hour', moved_at = moved_at - interval '1 hour'")
+        await desk.handling().handle(desk.acme, job)
+        found = await desk.job(job)
+        pauses.append((found["due_at"] - found["moved_at"]).total_seconds())
+
+    assert pauses == [3, 9, 27, LONGEST_PAUSE, LONGEST_PAUSE, LONGEST_PAUSE]
+
+
+def test_a_pause_is_a_minute_at_most_however_long_the_last_was() -> None:
+    assert pause_after(timedelta(days=3)) <= timedelta(seconds=LONGEST_PAUSE)
+    assert timedelta(seconds=1) <= pause_after(timedelta()) <= timedelta(seconds=3)
 
 
 @pytest.mark.parametrize("error", [Forbidden(), CannotOpen(), Unauthenticated()])
 async def test_a_refusal_parks_at_once_with_its_code(desk: Desk, error: Forbidden) -> None:
-    assert await failing(desk, error, 1) == [("PARKED", error.code, 1)]
+    assert await failing(desk, error) == [("PARKED", error.code, 1)]
 
 
 async def test_an_unexpected_error_parks_after_the_kinds_attempts_and_tells_no_value(
     desk: Desk, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG):
-        seen = await failing(desk, ValueError("ada@example.org"), FRAGILE.most_attempts)
+        seen = await failing(desk, *[ValueError("ada@example.org")] * FRAGILE.most_attempts)
 
     told = capsys.readouterr().out + caplog.text
     assert [state for state, _, _ in seen] == ["READY", "READY", "PARKED"]
@@ -299,6 +348,72 @@ async def test_a_worker_that_lost_its_lease_stops_quietly(desk: Desk) -> None:
     found = await desk.job(job)
     assert (found["state"], found["worker"]) == ("RUNNING", "a third")
     assert await desk.effects(job) == []
+
+
+async def test_what_became_of_a_job_is_kept_through_an_outage_longer_than_a_lease(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.ledger = desk.another_ledger(lease=timedelta(milliseconds=30))
+    end, outage = desk.ledger.end, iter(range(10))
+
+    async def away(*what: Any, **how: Any) -> None:
+        if next(outage, None) is not None:
+            raise DatabaseUnavailable
+        await end(*what, **how)
+
+    monkeypatch.setattr(desk.ledger, "end", away)
+
+    assert await failing(desk, KeyUnavailable()) == [("READY", "KEY_UNAVAILABLE", 0)]
+
+
+class Met(Ledger):
+    """Tells when a beat met a job that is no longer held."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk.app, desk.house.api.platform, "met", timedelta(milliseconds=300))
+        self.met = asyncio.Event()
+
+    async def beat(self, lease: Lease) -> Wish | None:
+        try:
+            return await super().beat(lease)
+        except LeaseLost:
+            self.met.set()
+            raise
+
+
+class Slow:
+    """Units whose block ends a beat later than its commit."""
+
+    def __init__(self, desk: Desk, met: asyncio.Event) -> None:
+        self._desk = desk
+        self._met = met
+
+    @asynccontextmanager
+    async def enter(self, *who: Any, **how: Any) -> AsyncIterator[Unit]:
+        async with self._desk.units.enter(*who, **how) as unit:
+            yield unit
+        await self._met.wait()
+        await self._desk.ledger.due()  # here it would be cut off
+
+
+@pytest.mark.parametrize("is_slow", [True, False])
+async def test_a_beat_does_not_cut_off_a_job_whose_last_step_has_committed(desk: Desk, is_slow: bool) -> None:
+    ledger, went_on = Met(desk), asyncio.Event()
+
+    async def finish(run: Run[NoArguments]) -> None:
+        async with run.step() as step:
+            step.finish()
+        await ledger.met.wait()
+        await desk.job(run.job)  # here it would be cut off
+        went_on.set()
+
+    desk.handlers[FRAGILE] = finish
+    units: Any = Slow(desk, ledger.met) if is_slow else desk.units
+    job = await desk.enqueue(FRAGILE)
+    await asyncio.wait_for(Handling(units, ledger, desk.handlers).handle(desk.acme, job), 10)
+
+    assert went_on.is_set()
+    assert (await desk.job(job))["state"] == "DONE"
 
 
 async def test_a_beating_worker_keeps_a_job_for_longer_than_a_lease(desk: Desk) -> None:

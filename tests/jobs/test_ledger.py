@@ -1,15 +1,18 @@
 """The ledger: one holder at a time, a fence against the one before, deaths that are counted, and fairness."""
 
 import asyncio
+import os
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from tenants.errors import LeaseLost
-from tenants.jobs import JobState, Wish
+from tenants import tenants
+from tenants.errors import JobRefused, LeaseLost
+from tenants.jobs import JobId, JobKind, JobState, Wish
 from tenants.ledger import ended, moved
 from tests.jobs.desk import Desk
-from tests.jobs.kinds import COUNT, URGENT
+from tests.jobs.kinds import COUNT, POISON, URGENT
 
 LEASE = timedelta(seconds=10)
 
@@ -69,9 +72,11 @@ async def test_a_holder_whose_lease_ran_out_can_write_nothing_more(desk: Desk) -
     assert (await desk.job(job))["worker"] == "another"
 
 
-async def test_only_a_lease_that_ran_out_is_a_death(desk: Desk) -> None:
+@pytest.mark.parametrize("lease", ["now() + interval '1 second'", "now() - interval '1 second'"])
+async def test_only_a_lease_that_ran_out_a_while_ago_is_a_death(desk: Desk, lease: str) -> None:
     job = await desk.enqueue()
     await desk.ledger.claim(desk.acme, job)
+    await desk.set(job, f"lease_until = {lease}")
 
     assert await desk.ledger.dead() == []
     assert await desk.ledger.bury(desk.acme, job) is None
@@ -152,3 +157,79 @@ async def test_kinds_that_a_worker_may_not_do_are_left_to_others(desk: Desk) -> 
     assert await desk.ledger.due(without=[COUNT.name]) == []
     assert await desk.ledger.claim(desk.acme, job, without=[COUNT.name]) is None
     assert await desk.ledger.due() == [(desk.acme, job)]
+
+
+async def test_a_suspended_tenants_jobs_are_nobodys_turn_until_it_is_served_again(desk: Desk) -> None:
+    slug, platform = f"ledger-{os.urandom(4).hex()}", desk.house.api.platform
+    tenant = (await desk.house.provisioning.provision(slug, "Ledger")).id
+    job, other = await desk.enqueue(tenant=tenant), await desk.enqueue(tenant=desk.acme)
+
+    await tenants.suspend(platform, slug)
+    assert await desk.ledger.due() == [(desk.acme, other)]
+    await tenants.resume(platform, slug)
+    assert (tenant, job) in await desk.ledger.due()
+
+
+LONG_AGO = "due_at = now() - interval '1 minute'"
+
+
+@pytest.mark.parametrize(
+    ("tenant", "waiting", "is_fairer"),
+    [
+        ("acme", LONG_AGO, True),
+        ("globex", LONG_AGO, True),
+        ("acme", "due_at = now()", False),  # a free hand is about to take it
+        ("acme", f"{LONG_AGO}, priority = 9", False),
+        ("acme", f"{LONG_AGO}, state = 'PAUSED'", False),
+        ("globex", f"{LONG_AGO}, priority = 0", True),
+    ],
+)
+async def test_what_has_waited_long_enough_may_come_before_a_running_job(
+    desk: Desk, tenant: str, waiting: str, is_fairer: bool
+) -> None:
+    running = await desk.ledger.claim(desk.acme, await desk.enqueue())
+    assert running is not None
+    await desk.set(await desk.enqueue(tenant=desk.house.tenants[tenant].id), waiting)
+
+    assert await desk.ledger.has_fairer(running) is is_fairer
+    assert not await desk.ledger.has_fairer(running, without=[COUNT.name])
+
+
+async def test_a_tenant_that_has_more_running_comes_not_before_one_that_has_fewer(desk: Desk) -> None:
+    lease = await desk.ledger.claim(desk.acme, await desk.enqueue())
+    assert lease is not None
+    await desk.ledger.claim(desk.globex, await desk.enqueue(tenant=desk.globex))
+    await desk.set(await desk.enqueue(tenant=desk.globex), LONG_AGO)
+
+    assert not await desk.ledger.has_fairer(lease)
+
+
+# What enqueueing does where a job is there already
+
+
+async def again(desk: Desk, job: JobId, kind: JobKind[Any] = COUNT, **options: Any) -> JobId:
+    return await asyncio.wait_for(desk.enqueue(kind, job=job, **options), 10)
+
+
+async def test_a_job_that_is_enqueued_again_is_that_very_job(desk: Desk) -> None:
+    first, other = await desk.enqueue(), await desk.enqueue()
+
+    assert [await again(desk, first), await again(desk, other)] == [first, other]
+    await desk.set(first, "state = 'DONE', ended_at = now()")
+    assert await again(desk, first) == first
+    assert await desk.superuser.fetchval("SELECT count(*) FROM jobs") == 2
+
+
+async def test_an_id_that_is_another_kinds_is_refused(desk: Desk) -> None:
+    job = await desk.enqueue()
+
+    with pytest.raises(JobRefused):
+        await again(desk, job, POISON)
+    assert (await desk.job(job))["kind"] == COUNT.name
+
+
+async def test_what_may_be_open_once_is_found_by_its_code_and_not_by_an_id(desk: Desk) -> None:
+    job, other = await desk.enqueue(once="only"), await desk.enqueue()
+
+    assert await desk.enqueue(once="only") == job
+    assert await again(desk, other, once="only") == other

@@ -5,12 +5,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import date
 from pathlib import Path
+from uuid import UUID
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from jobs.linking import Linking
 from tenants import tenants
+from tenants.audit.chains import AuditChains
+from tenants.audit.store import CheckpointStore
 from tests.house import House
 from tests.jobs.desk import until
 from tests.tenants.chained import Chained, act, chained, fetch
@@ -106,6 +110,63 @@ async def test_a_tenant_whose_chain_is_broken_does_not_hold_up_others(mine: Chai
     async with running(mine):
         await until_linked(other, 2)
     assert await other.found() is None
+
+
+class Limbo(CheckpointStore):
+    """A second place that never answers, until it is `whole`."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"file://{folder}/second")
+        self.whole, self.asked = asyncio.Event(), 0
+
+    async def put(self, tenant: UUID, seq: int, content: bytes) -> bool:
+        self.asked += 1
+        await self.whole.wait()
+        return await super().put(tenant, seq, content)
+
+
+async def test_while_the_second_place_never_answers_all_are_linked_in_time(mine: Chained, house: House) -> None:
+    others = [await chained(house, mine.folder) for _ in range(3)]
+    chains = AuditChains(mine.units, house.api.keys, limbo := Limbo(mine.folder))
+    loop = Linking(chains, house.api.platform, tick=0.02, again=0.02)
+    task = asyncio.create_task(loop.run())
+    try:
+        await mine.enter(1)
+        await until(lambda: _soon(loop.copies_owed > 0))
+        for other in others:
+            await other.enter(1)
+            async with asyncio.timeout(3):  # a copy is waited for twelve seconds
+                await until_linked(other, 1)
+        assert loop.copies_owed > 0
+        limbo.whole.set()
+        await until(lambda: _soon(loop.copies_owed == 0))
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_that_the_second_place_is_away_and_whole_again_is_told_once(mine: Chained, house: House) -> None:
+    (mine.folder / "place").write_text("a file where a folder should be")
+    chains = AuditChains(mine.units, house.api.keys, store := Counted(f"file://{mine.folder}/place"))
+    loop = Linking(chains, house.api.platform, tick=0.02, again=0.02)
+    await mine.enter(1)
+    with capture_logs() as told:
+        task = asyncio.create_task(loop.run())
+        await until(lambda: _soon(store.asked > 5))  # several rounds
+        (mine.folder / "place").unlink()
+        await until(lambda: _soon(any(line["event"] == "second place whole again" for line in told)))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    events = [line["event"] for line in told if line["event"].startswith("second place")]
+    assert events == ["second place away", "second place whole again"]
+
+
+class Counted(CheckpointStore):
+    asked = 0
+
+    async def put(self, tenant: UUID, seq: int, content: bytes) -> bool:
+        self.asked += 1
+        return await super().put(tenant, seq, content)
 
 
 async def test_a_suspended_tenants_entries_wait_without_lag(mine: Chained, house: House) -> None:

@@ -20,13 +20,21 @@ ROWS = {
     " VALUES ($1, gen_random_uuid(), '\\x00', '\\x00', '{}', now() - make_interval(days => $2))",
     "sign_in_attempts": "INSERT INTO sign_in_attempts (tenant_id, token, failures, until)"
     " VALUES ($1, decode(md5(random()::text), 'hex'), 1, now() - make_interval(days => $2))",
+    "disclosure_counters": "INSERT INTO disclosure_counters (tenant_id, viewer, hour, records, plain, masked)"
+    " VALUES ($1, gen_random_uuid(), now() - make_interval(days => $2), 1, 1, 0)",
     "jobs": "WITH job AS (INSERT INTO jobs (tenant_id, id, kind, state, priority, arguments, due_at, created_at,"
     " ended_at) VALUES ($1, gen_random_uuid(), 'test_old', 'DONE', 5, '{}', now(), now(),"
     " now() - make_interval(days => $2)) RETURNING *)"
     " INSERT INTO import_rows (tenant_id, id, job_id, row) SELECT tenant_id, gen_random_uuid(), id, 1 FROM job",
 }
 TABLES = (*ROWS, "import_rows")
-AGES = {"events": (29, 31), "outcomes": (0, 2), "sign_in_attempts": (0, 2), "jobs": (89, 91)}
+AGES = {
+    "events": (29, 31),
+    "outcomes": (0, 2),
+    "sign_in_attempts": (0, 2),
+    "disclosure_counters": (399, 401),
+    "jobs": (89, 91),
+}
 
 
 async def counts(desk: Desk, tenant: TenantId) -> dict[str, int]:
@@ -61,7 +69,7 @@ async def test_what_is_old_goes_in_as_many_batches_as_it_takes(desk: Desk, monke
     monkeypatch.setattr("jobs.tidying.BATCH", 2)
     tenant = await filled(desk, 1, times=5)
 
-    assert await tidied(desk, tenant) == 'DONE {"forgotten": 25}'
+    assert await tidied(desk, tenant) == 'DONE {"forgotten": 30}'
     assert set((await counts(desk, tenant)).values()) == {0}
 
 
@@ -75,7 +83,7 @@ async def test_what_is_young_stays(desk: Desk) -> None:
 async def test_another_tenants_rows_stay(desk: Desk) -> None:
     mine, other = await filled(desk, 1), await filled(desk, 1)
 
-    assert await tidied(desk, mine) == 'DONE {"forgotten": 5}'
+    assert await tidied(desk, mine) == 'DONE {"forgotten": 6}'
     assert set((await counts(desk, other)).values()) == {1}
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -11,9 +11,9 @@ from uuid import UUID
 
 import pytest
 
+from jobs.bells import Bell
 from jobs.brokers import MEMORY
 from jobs.handlers import all_handlers, refuse_incomplete
-from jobs.sweeping import AGAIN, MOST, Sweeper
 from jobs.worker import Worker, beside
 from settings import Settings
 from tenants import tenants
@@ -195,20 +195,34 @@ async def test_a_worker_without_the_right_to_make_keys_leaves_new_tenants_to_oth
     assert (await tenants.get(desk.house.api.platform, made.slug)).status == "ACTIVE"
 
 
-async def test_a_sweep_rings_each_job_once_for_a_while_and_never_more_than_its_measure(desk: Desk) -> None:
-    now, rung = [0.0], []
-    for tenant in (desk.acme, desk.globex):
-        for _ in range(MOST):
-            await desk.enqueue(tenant=tenant)
-    sweeper = Sweeper(desk.ledger, lambda _, job: rung.append(job), clock=lambda: now[0])
-    await sweeper.sweep()
-    first: Sequence[UUID] = list(rung)
-    await sweeper.sweep()
-    assert len(first) == len(set(first)) <= MOST
-    assert rung == first
-    now[0] += AGAIN
-    await sweeper.sweep()
-    assert rung == [*first, *first]
+async def test_what_waits_behind_busy_hands_is_not_told_to_the_broker(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rung: list[UUID] = []
+    monkeypatch.setattr(Bell, "ring", lambda _bell, _tenant, job: rung.append(job))
+    for _ in range(20):
+        await desk.enqueue()
+    worker = Worker(settings_of(desk.house), handlers=HANDLERS)
+    for _ in range(3):
+        assert await worker.sweeper.sweep() == 20
+    await worker.close(grace=0)
+
+    assert rung == []
+
+
+SUPERVISED = "import signal; print('up', flush=True); signal.pause()"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
+async def test_workers_do_not_outlive_a_supervisor_that_is_killed() -> None:
+    command = (sys.executable, "-c", SUPERVISOR, sys.executable, "-c", SUPERVISED)
+    supervisor = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    assert supervisor.stdout is not None
+    assert [await supervisor.stdout.readline() for _ in range(2)] == [b"up\n"] * 2
+    supervisor.kill()
+    await supervisor.wait()
+
+    assert await asyncio.wait_for(supervisor.stdout.read(), 10) == b""  # both have let go of it
 
 
 def test_every_kind_of_job_has_a_handler() -> None:

@@ -18,6 +18,7 @@ from crypto import chain
 from crypto.cache import KeyringCache
 from crypto.errors import KeyUnavailable
 from crypto.keys import Purpose
+from tenants.audit import checkpoints
 from tenants.audit.chains import AuditChains
 from tenants.audit.entries import Entry
 from tenants.audit.store import CheckpointStore
@@ -468,6 +469,41 @@ async def test_while_the_second_place_is_away_linking_goes_on_and_copies_are_owe
     (tmp_path / "place").unlink()
     assert await mine.chains.checkpoints.settle() == 0
     assert await mine.verify() == Verdict(1, 1, 1, None)
+
+
+class Limbo(CheckpointStore):
+    """A second place that takes connections and never answers."""
+
+    def __init__(self) -> None:
+        super().__init__("file:///nowhere")
+        self.asked = 0
+
+    async def put(self, tenant: UUID, seq: int, content: bytes) -> bool:
+        self.asked += 1
+        await asyncio.Event().wait()
+        return True
+
+
+async def test_a_second_place_that_never_answers_is_waited_for_once_and_shortly(mine: Chained) -> None:
+    chains = AuditChains(mine.units, mine.house.api.keys, limbo := Limbo())
+    for count in (1, 2, 3):
+        await mine.enter(1)
+        await mine.link()
+        async with asyncio.timeout(5):
+            assert await chains.checkpoints.make(mine.tenant, at_once=True)
+        assert chains.checkpoints.owed == count
+    assert limbo.asked == 1
+
+
+async def test_a_copy_that_is_not_taken_in_time_is_owed(mine: Chained, monkeypatch: pytest.MonkeyPatch) -> None:
+    chains = AuditChains(mine.units, mine.house.api.keys, limbo := Limbo())
+    await mine.enter(1)
+    await mine.link()
+    await chains.checkpoints.make(mine.tenant)
+    monkeypatch.setattr(checkpoints, "_PATIENCE", 0.05)
+    async with asyncio.timeout(5):
+        assert await chains.checkpoints.settle() == 1
+    assert limbo.asked == 2
 
 
 async def test_an_older_copy_is_never_overwritten(linked: tuple[Chained, list[UUID]]) -> None:

@@ -203,9 +203,7 @@ async def test_a_search_is_on_record_even_if_it_shows_nothing(house: House) -> N
 
 async def test_what_a_change_opens_is_on_record_with_its_reason(house: House) -> None:
     made = await house.create(givenName="Ada")
-    update = (
-        "mutation($i: ID!) { updateCustomer(id: $i, version: 1, input: {stage: PROSPECT}) { customer { id } } }"
-    )
+    update = "mutation($i: ID!) { updateCustomer(id: $i, version: 1, input: {stage: PROSPECT}) { customer { id } } }"
     await house.data(update, {"i": made["id"]})
     opened = [entry for entry in await of(house, Role.OWNER) if entry["action"] == "personal.opened"][-1]
     assert orjson.loads(opened["details"]) == {"why": "to change it", "customers.profile": 1}
