@@ -37,7 +37,7 @@ async def test_a_schedule_is_set_switched_off_and_on_again(house: House) -> None
     [
         ({"cron": "every day"}, "SCHEDULE_REFUSED", ["cron"]),
         ({"cron": "0 25 * * *"}, "SCHEDULE_REFUSED", ["cron"]),
-        ({"zone": "Middle/Earth"}, "SCHEDULE_REFUSED", ["cron"]),
+        ({"zone": "Middle/Earth"}, "SCHEDULE_REFUSED", ["timeZone"]),
         ({"kind": "import_customers"}, "NOT_FOUND", ["kind"]),
         ({"kind": "no_such_kind"}, "NOT_FOUND", ["kind"]),
     ],
