@@ -19,6 +19,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 server_header=False,
                 timeout_graceful_shutdown=goodbye,
+                timeout_keep_alive=65,  # longer than proxies and clients keep theirs, or we hang up on a request
                 ws_max_size=Limits().body_bytes,
                 ws_per_message_deflate=False,  # its state costs memory for each socket
                 ws_ping_interval=None,  # the protocol has pings of its own
