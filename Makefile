@@ -1,6 +1,8 @@
 # Everything a newcomer needs: `make demo` shows Coffer, `make test` checks it. Both install what they need into .venv.
 PYTHON ?= python3
 BIN = .venv/bin
+# Each half of the suite has servers of its own; the tests of one file stay together.
+SIDE_BY_SIDE = -n 2 --dist loadfile
 
 .PHONY: install demo check test soak bench lock clean
 
@@ -23,10 +25,10 @@ check: install
 	$(BIN)/lint-imports
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 soak: install
-	COFFER_SOAK=1 $(BIN)/python -m pytest
+	COFFER_SOAK=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 bench: install
 	$(BIN)/python -m bench

@@ -1,6 +1,7 @@
 """The only reader of the environment: frozen `Settings`, or one error that names every missing or bad variable."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -57,6 +58,15 @@ class Settings:
     metrics_port: int | None = None
     otlp_endpoint: str | None = None
     otlp_ca_file: str | None = None
+    mail_url: str = field(repr=False, default="console:")
+    mail_from: str = "coffer@localhost"
+    mail_ca_file: str | None = None
+    portal_url: str | None = None  # None: the issuer's origin
+    rate_percent: int = 100
+    limits_url: str | None = field(repr=False, default=None)
+    limits_ca_file: str | None = None
+    sign_up: bool = False
+    egress_allow: frozenset[str] = frozenset()
 
 
 def read(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -93,6 +103,17 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         "metrics_port": source.get("COFFER_METRICS_PORT", "9464" if mode is Mode.PRODUCTION else "", _optional(_port)),
         "otlp_endpoint": source.get("COFFER_OTLP_ENDPOINT", "", _optional(_origin)),
         "otlp_ca_file": source.get("COFFER_OTLP_CA_FILE", "", _optional(_file)),
+        "mail_url": source.get("COFFER_MAIL_URL", None if mode is Mode.PRODUCTION else "console:", _mail(mode)),
+        "mail_from": source.get(
+            "COFFER_MAIL_FROM", None if mode is Mode.PRODUCTION else "coffer@localhost", _mail_address
+        ),
+        "mail_ca_file": source.get("COFFER_MAIL_CA_FILE", "", _optional(_file)),
+        "portal_url": source.get("COFFER_PORTAL_URL", "", _optional(_origin)),
+        "rate_percent": source.get("COFFER_RATE_PERCENT", "100", _percent),
+        "limits_url": source.get("COFFER_LIMITS_URL", "", _optional(_redis)),
+        "limits_ca_file": source.get("COFFER_LIMITS_CA_FILE", "", _optional(_file)),
+        "sign_up": source.get("COFFER_SIGN_UP", "false", _switch),
+        "egress_allow": source.get("COFFER_EGRESS_ALLOW", "", _places(mode)),
     }
     if source.problems:
         raise SettingsError("\n".join(source.problems))
@@ -190,6 +211,40 @@ def _broker(mode: Mode | None) -> Callable[[str], str]:
     return parse
 
 
+def _redis(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
+        raise ValueError("must read rediss://user:password@host:port/0")
+    if parts.scheme != "rediss" and not is_loopback(parts.hostname):
+        raise ValueError("must begin with rediss:// beyond loopback")
+    if parts.query:
+        raise ValueError("takes no options, because some of them would weaken TLS")
+    return text
+
+
+def _mail(mode: Mode | None) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        parts = urlsplit(text)
+        if text == "console:":
+            if mode is Mode.PRODUCTION:
+                raise ValueError("may be console: in development only, because it prints what letters hold")
+            return text
+        if parts.scheme not in ("smtp", "smtps") or not parts.hostname:
+            raise ValueError("must read smtps://user:password@host:465 or smtp://user:password@host:587")
+        if parts.path not in ("", "/") or parts.query:
+            raise ValueError("takes no options, because some of them would weaken TLS")
+        return text
+
+    return parse
+
+
+def _mail_address(text: str) -> str:
+    name, at, domain = text.rpartition("@")
+    if not (name and at and domain) or any(each.isspace() or each in "<>,;" for each in text):
+        raise ValueError("must be an e-mail address without a name")
+    return text
+
+
 def _vault(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname)):
@@ -223,6 +278,18 @@ def _origins(text: str) -> tuple[str, ...]:
     return tuple(_origin(part.strip()) for part in text.split(",") if part.strip())
 
 
+def _places(mode: Mode | None) -> Callable[[str], frozenset[str]]:
+    def parse(text: str) -> frozenset[str]:
+        places = frozenset(part.strip().lower() for part in text.split(",") if part.strip())
+        if places and mode is Mode.PRODUCTION:
+            raise ValueError("is for development only: what it names is reached in clear and inside your network")
+        if not all(re.fullmatch(r"[a-z0-9.-]+:[0-9]{1,5}", place) for place in places):
+            raise ValueError("must read host:port,host:port")
+        return places
+
+    return parse
+
+
 def _port(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
         raise ValueError("must be a port, 1 to 65535")
@@ -233,6 +300,18 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 100_000:
         raise ValueError("must be a whole number from 1 to 100000")
     return int(text)
+
+
+def _percent(text: str) -> int:
+    if not text.isdecimal() or int(text) > 100_000:
+        raise ValueError("must be a whole number from 0 to 100000")
+    return int(text)
+
+
+def _switch(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return text == "true"
 
 
 def _level(text: str) -> str:

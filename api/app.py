@@ -13,15 +13,23 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
-from api import graphiql, guard
+from api import graphiql, labels, openid, showing
+from api.bearers import Bearers
+from api.code_flow import CodeFlow
 from api.conversations import SocketLimits
 from api.documents import Documents
+from api.errands import Errands
 from api.http import GraphQLEndpoint
 from api.identity import Identities
 from api.limits import Limits
-from api.operation import Operations
+from api.openid import Providers
+from api.operation import APART, PASSWORDS, Operations
+from api.rates import Rates
 from api.schema import build
 from api.services import Services
+from api.shared_buckets import SharedBuckets
+from api.sign_up_tokens import SignUpTokens
+from api.signing_up import SigningUp
 from api.streams import Streams
 from api.tokens import AccessTokens
 from api.visits import Visited, Visits
@@ -30,22 +38,37 @@ from crypto.cache import KeyringCache
 from crypto.errors import CofferError
 from crypto.transit import TransitKeys
 from domain import imports  # noqa: F401  # its table is part of what the catalogue check expects
+from egress import Egress
+from mail import Post
 from settings import Mode, Settings
 from telemetry.metrics import Metrics
 from telemetry.traces import Tracing
 from tenants import catalogue, job_inspections
 from tenants.audit.store import CheckpointStore
 from tenants.audit.verify import ChainVerifier
+from tenants.budgets import Budgets
 from tenants.database import Database
 from tenants.feeds import Feed
+from tenants.issuers import Claims
 from tenants.jobs import JobId
+from tenants.live_keys import LiveKeys
+from tenants.new_passwords import NewPasswords
 from tenants.passwords import Passwords
 from tenants.recorder import Recorder
+from tenants.refresh_tokens import Refreshing
 from tenants.sign_in import SignIns
-from tenants.unit import Units
+from tenants.sign_up import SignUps
+from tenants.units import Units
+from tenants.usage import Tally
 from tenants.viewers import Credential, TenantId
 
-_HEADERS = ["authorization", "coffer-purpose", "content-type", "idempotency-key", "traceparent", "x-request-id"]
+_PATIENCE = 5.0  # seconds for what goes on after its answer
+_HEADERS = [
+    *("authorization", "coffer-purpose", "content-type", "idempotency-key", "traceparent", "x-request-id"),
+    # Apollo's clients send these of themselves.
+    *("apollographql-client-name", "apollographql-client-version", "apollo-require-preflight"),
+    *("x-apollo-operation-name", "x-apollo-operation-id"),
+]
 
 
 class Api:
@@ -76,10 +99,32 @@ class Api:
             mount=settings.transit_mount,
         )
         self.keyrings = KeyringCache(ttl=settings.key_ttl_seconds)
-        self.units = Units(self.database, self.keys, self.keyrings, ring=ring)
+        self.units = Units(self.database, self.keys, self.keyrings, ring=ring, budgets=Budgets())
         self.audit_chain = ChainVerifier(self.keys, CheckpointStore(settings.audit_store))
         self.passwords = Passwords()
+        self.sign_ins = SignIns(self.units, self.platform, self.passwords, self.recorder)
+        self.errands = Errands()
+        self.live_keys = LiveKeys(self.database)
         self.tokens = AccessTokens(self.keys, settings.signing_key, settings.issuer)
+        self.counting = Database(settings.database_url, pool_size=1)
+        self.tally = Tally(self.counting)
+        self.shared_limits = _shared_limits(settings)
+        self.rates = Rates(settings.rate_percent, self.shared_limits, self.tally.count)
+        self.egress = Egress(allowed=settings.egress_allow, total_seconds=openid.PATIENCE, most_bytes=openid.LARGEST)
+        self.providers = Providers(self.egress, settings.egress_allow)
+        self.bearers = Bearers(
+            self.units, Claims(self.platform), self.providers, self.recorder, own_issuer=settings.issuer
+        )
+        self.code_flow = CodeFlow(
+            self.units,
+            self.platform,
+            self.egress,
+            self.providers,
+            self.recorder,
+            origins=_returns(settings),
+            hashed=self.rates.address,
+        )
+        self.signing_up = self._signing_up(settings)
         routes = self._routes(settings)
         visited = Middleware(Visited, visits=self.visits, paths=[route.path for route in routes if _is_plain(route)])
         self.app = Starlette(routes=routes, middleware=[visited, *_cors(settings)], lifespan=self._lifespan)
@@ -87,19 +132,30 @@ class Api:
 
     def _routes(self, settings: Settings) -> list[BaseRoute]:
         schema, _ = build()
+        wholes = labels.wholes(schema)
         services = Services(
-            SignIns(self.units, self.platform, self.passwords, self.recorder),
+            self.sign_ins,
             self.tokens,
-            columns=partial(guard.columns, schema),
-            disclosure=partial(guard.disclosure, schema),
-            wholes=guard.wholes(schema),
+            Refreshing(self.units),
+            NewPasswords(self.units, self.platform, self.passwords, self.sign_ins),
+            self.errands,
+            self.signing_up,
+            self.code_flow,
+            self._is_issuer,
+            columns=partial(showing.columns, schema),
+            disclosure=partial(showing.disclosure, schema),
+            rule_at=partial(labels.rule_at, schema),
+            wholes=wholes,
+            shown=partial(showing.shown, schema, wholes),
             recorder=self.recorder,
+            live_keys=self.live_keys,
             feed=self.feed,
             audit_chain=self.audit_chain,
         )
         is_open = settings.mode is Mode.DEVELOPMENT
-        documents, operations = Documents(schema, Limits()), Operations(schema, self.units, services)
-        identities = Identities(self.tokens)
+        documents = Documents(schema, Limits(passwords=PASSWORDS), apart=APART)
+        operations = Operations(schema, self.units, services)
+        identities = Identities(self.tokens, self.live_keys, self.bearers)
 
         def may_introspect(credential: Credential | None) -> bool:
             return is_open or credential is not None
@@ -113,9 +169,13 @@ class Api:
             origins=settings.cors_origins,
             limits=SocketLimits(),
             visits=self.visits,
+            rates=self.rates,
         )
         routes: list[BaseRoute] = [
-            Route("/graphql", GraphQLEndpoint(documents, operations.execute, identities.identify, may_introspect)),
+            Route(
+                "/graphql",
+                GraphQLEndpoint(documents, operations.execute, identities.identify, may_introspect, self.rates),
+            ),
             WebSocketRoute("/graphql", self.socket),
             Route("/.well-known/jwks.json", self._jwks),
             Route("/livez", _alive),
@@ -123,11 +183,24 @@ class Api:
         ]
         return [*routes, *graphiql.routes()] if is_open else routes
 
+    def _signing_up(self, settings: Settings) -> SigningUp:
+        return SigningUp(
+            SignUps(self.units, self.platform, self.passwords),
+            SignUpTokens(self.keys, settings.signing_key, settings.issuer),
+            Post(settings.mail_url, settings.mail_from, ca_file=settings.mail_ca_file).send,
+            settings.portal_url or settings.issuer,
+            self.rates.address,
+            settings.sign_up,
+            settings.rate_percent,
+        )
+
     def _measure(self) -> None:
         metrics = self.metrics
         metrics.watch("sockets_open", "WebSockets that are open.", lambda: self.socket.open)
         metrics.watch("subscriptions_open", "Streams that somebody follows.", lambda: self.feed.followers)
         metrics.watch("feed_lag_seconds", "How long ago followers were last told all there was.", self.feed.lag)
+        if (shared := self.shared_limits) is not None:
+            metrics.watch("limits_shared", "0: Redis is away, and each process has limits of its own.", shared.told)
         metrics.watch_keys(self.keyrings)
         metrics.watch_jobs(partial(job_inspections.counts, self.platform))
 
@@ -156,13 +229,24 @@ class Api:
     async def close(self) -> None:
         await self.socket.close()
         await self.feed.close()
+        await self.tally.close()
+        await self.counting.close()
+        if self.shared_limits is not None:
+            await self.shared_limits.close()
+        await self.errands.finish(_PATIENCE)
         self.passwords.close()
         await self.keys.close()
+        await self.live_keys.close()
         await self.database.close()
         await self.platform.close()
         await self.recorder.close()
         await self.recording.close()
         await asyncio.to_thread(self.tracing.close)
+
+    def _is_issuer(self, address: str) -> bool:
+        """Our own tokens are never another house's word."""
+        is_ours = address.rstrip("/") == self.settings.issuer
+        return not is_ours and openid.is_issuer(address, self.settings.egress_allow)
 
     async def _jwks(self, _request: Request) -> Response:
         try:
@@ -180,6 +264,16 @@ class Api:
         except CofferError as error:
             return _problem(503, error)
         return JSONResponse({"status": "ready"})
+
+
+def _shared_limits(settings: Settings) -> SharedBuckets | None:
+    return SharedBuckets(settings.limits_url, ca_file=settings.limits_ca_file) if settings.limits_url else None
+
+
+def _returns(settings: Settings) -> frozenset[str]:
+    """The origins that a browser may come back to from a sign-on provider."""
+    portal = {settings.portal_url} if settings.portal_url else set()
+    return frozenset({settings.issuer, *settings.cors_origins} | portal)
 
 
 def _is_plain(route: BaseRoute) -> TypeGuard[Route]:
@@ -203,7 +297,7 @@ def _cors(settings: Settings) -> list[Middleware]:
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST", "OPTIONS"],
             allow_headers=_HEADERS,
-            expose_headers=["x-request-id", "retry-after"],
+            expose_headers=["x-request-id", "retry-after", "ratelimit", "ratelimit-policy"],
             max_age=600,
         )
     ]

@@ -8,6 +8,7 @@ import strawberry
 from strawberry import Info
 
 from api.directives import Input, argument, input_, requires
+from api.meanings import described
 from api.members import Member, members_of
 from api.operation import Operation
 from api.paging import Connection, Node, any_local_id, cursor, global_id, local_id, window
@@ -23,12 +24,15 @@ _READ = Permission.AUDIT_READ
 _LIST = "audit entries"
 _NARROWS = "narrows by a clear column of what the viewer may list"
 
-strawberry.enum(
+described(
     BreakKind,
+    "How the log differs from what was written.",
     name="AuditBreakKind",
-    description="FORK: linked twice, or made anew against a checkpoint. REORDER: links or entries changed places."
-    " TRUNCATED: the end is missing. GAP: a link or entry is missing, or one was put in later. EDIT: something was"
-    " changed.",
+    FORK="Linked twice, or made anew against a checkpoint.",
+    REORDER="Links or entries changed places.",
+    TRUNCATED="The end is missing.",
+    GAP="A link or entry is missing, or one was put in later.",
+    EDIT="Something was changed.",
 )
 
 
@@ -93,15 +97,17 @@ class AuditVerdict:
 @strawberry.input(description="Entries must fit all that is given.")
 class AuditFilter:
     actor: strawberry.ID | None = input_(_NARROWS, default=None, description="A member's id.")
-    action: str | None = input_(_NARROWS, default=None)
+    action: str | None = input_(_NARROWS, default=None, description="A code, such as `customer.updated`.")
     subject: strawberry.ID | None = input_(_NARROWS, default=None, description="The id of whom it was done to.")
-    outcome: str | None = input_(_NARROWS, default=None)
+    outcome: str | None = input_(_NARROWS, default=None, description="OK, or the code of a refusal.")
     from_: datetime | None = input_(_NARROWS, name="from", default=None, description="The first moment.")
     to: datetime | None = input_(_NARROWS, default=None, description="The first moment after.")
 
 
 _FIRST = Annotated[int | None, argument(Input(why="a size"), "1 to 100; 20 unless told.")]
-_CURSOR = Annotated[str | None, argument(Input(why="holds a clear sort key and an id, under a MAC"))]
+_CURSOR = Annotated[
+    str | None, argument(Input(why="holds a clear sort key and an id, under a MAC"), "An end or edge of the list.")
+]
 _FROM = Annotated[
     datetime | None, strawberry.argument(name="from", description="The first hour.", directives=[Input(why=_NARROWS)])
 ]
@@ -113,7 +119,7 @@ class AuditQueries:
     async def audit_entries(
         self,
         info: Info[Operation],
-        filter: Annotated[AuditFilter | None, argument(Input(why=_NARROWS))] = None,
+        filter: Annotated[AuditFilter | None, argument(Input(why=_NARROWS), "All entries unless told.")] = None,
         first: _FIRST = None,
         after: _CURSOR = None,
         last: _FIRST = None,

@@ -17,10 +17,12 @@ from graphql import ExecutionResult, GraphQLError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from api import messages
+from api.buckets import Buckets, Draw, Quota
 from api.documents import Documents, Prepared, RequestRefused, without_suggestions
-from api.errors import log_internal, refusal
+from api.errors import is_nobodys, log_internal, refusal
 from api.http import Execute
 from api.messages import Ended
+from api.rates import Caller, RateLimited, Rates
 from api.requests import GraphQLRequest
 from api.visits import Visits, codes_of, know, prepare
 from crypto.errors import CofferError
@@ -32,6 +34,7 @@ Subscribe = Callable[[Prepared, GraphQLRequest, Any], AsyncIterator[ExecutionRes
 
 _SHUT_OUT = {"UNAUTHENTICATED", "TENANT_SUSPENDED"}
 _FAREWELL_SECONDS = 1.0
+_REFUSALS = Quota("refusals", 100, 1.0)  # of a socket, for being over a limit; then it is closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class Answers:
     subscribe: Subscribe
     may_introspect: Callable[[Any], bool]
     visits: Visits
+    rates: Rates
 
 
 class Conversation:
@@ -92,6 +96,7 @@ class Conversation:
         self._turn = asyncio.Lock()
         self._heard = asyncio.Event()
         self._is_initialised = False
+        self._refusals = Buckets(most=1)
 
     async def run(self) -> None:
         """Talk on an accepted socket until either side ends it."""
@@ -192,8 +197,16 @@ class Conversation:
         try:
             return await self._answers.identify(authorizations)
         except CofferError as error:
+            self._count_guess()
             # Clients come back after 1013.
             raise Ended(1013, "Try again later") if error.retryable else Ended(4403, "Forbidden") from None
+
+    def _count_guess(self) -> None:
+        rates = self._answers.rates
+        try:
+            rates.admit(rates.caller(None, self._websocket.client))
+        except RateLimited:
+            raise Ended(4429, "Too many requests") from None
 
     async def _expire(self, expires: float) -> None:
         await asyncio.sleep(expires - time.time())
@@ -233,15 +246,24 @@ class Conversation:
             raise Ended(4409, "Subscriber for this id already exists")
         request_id = str(uuid_utils.uuid7())
         try:
+            self._answers.rates.admit(self._caller())
             request = messages.request_of(message, request_id, self._answers.documents)
             if len(self._running) >= self._limits.operations:
                 most = self._limits.operations
                 raise RequestRefused(refusal("RATE_LIMITED", f"A socket runs at most {most} operations at once."))
         except RequestRefused as refused:
             await self._send({"id": name, **messages.errors(refused.errors, request_id)})
+            self._bear(refused)
             return
         task = self._operations[name] = self._start(self._visit(name, request))
         self._running.add(task)
+
+    def _caller(self) -> Caller:
+        return self._answers.rates.caller(self.credential, self._websocket.client)
+
+    def _bear(self, refused: RequestRefused) -> None:
+        if isinstance(refused, RateLimited) and self._refusals.take([Draw(_REFUSALS, "", 1)])[0].wait:
+            raise Ended(4429, "Too many requests")
 
     async def _visit(self, name: str, request: GraphQLRequest) -> None:
         with self._answers.visits.visit("operation", method=request.method):
@@ -256,14 +278,14 @@ class Conversation:
             self._leaving.add(task)
 
     async def _operate(self, name: str, request: GraphQLRequest) -> None:
-        is_shut_out = False
+        is_shut_out, limited = False, None
         try:
             await self._answer(name, request)
             last: dict[str, Any] = {"type": "complete"}
         except Ended:
             raise
         except RequestRefused as refused:
-            last = messages.errors(refused.errors, request.request_id)
+            limited, last = refused, messages.errors(refused.errors, request.request_id)
         except CofferError as error:
             last = messages.errors([GraphQLError(error.message, original_error=error)], request.request_id)
             is_shut_out = error.code in _SHUT_OUT
@@ -277,24 +299,40 @@ class Conversation:
         await self._send({"id": name, **last})
         if is_shut_out:
             raise Ended(4403, "Forbidden")
+        if limited is not None:
+            self._bear(limited)
 
     async def _answer(self, name: str, request: GraphQLRequest) -> None:
         answers, viewer = self._answers, self.credential
         may_introspect = answers.may_introspect(viewer)
-        prepared = prepare(answers.documents, request, may_introspect=may_introspect)
+        try:
+            prepared = prepare(answers.documents, request, may_introspect=may_introspect)
+        except RequestRefused:
+            answers.rates.charge_read(self._caller(), len(request.query))
+            raise
+        answers.rates.charge_read(self._caller(), prepared.read)
+        await answers.rates.charge(self._caller(), prepared.cost)
         results = answers.subscribe if prepared.kind == "subscription" else self._executed
         iterator = results(prepared, request, viewer)
         try:
             async for result in iterator:
+                self._shut_out(result.errors)
                 if result.errors and not may_introspect:
                     result.errors = [without_suggestions(error) for error in result.errors]
                 _refuse_what_never_ran(result)
                 payload = messages.payload_of(result, request.request_id)
                 note(codes=codes_of(payload.get("errors", ())))
                 await self._send({"id": name, "type": "next", "payload": payload})
+        except CofferError as error:
+            self._shut_out([GraphQLError(error.message, original_error=error)])
+            raise
         finally:
             if hasattr(iterator, "aclose"):
                 await iterator.aclose()
+
+    def _shut_out(self, errors: Sequence[GraphQLError] | None) -> None:
+        if any(map(is_nobodys, errors or ())):
+            self._answers.rates.shut_out(self.credential)
 
     async def _executed(
         self, prepared: Prepared, request: GraphQLRequest, viewer: Any

@@ -3,10 +3,9 @@
 With `domain/customers/fields.py` this is all that a new personal field needs.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from datetime import date, datetime
 from typing import Annotated, Any, TypeVar, cast
-from uuid import UUID
 
 import strawberry
 from strawberry import UNSET, Info
@@ -16,19 +15,18 @@ from api.directives import (
     argument,
     input_,
     personal,
-    public,
     requires,
     searches,
     writes,
 )
+from api.meanings import described
 from api.members import Member, members_of
-from api.operation import Operation, fingerprint, key_of
-from api.paging import Connection, Node, UserError, cursor, local_id, user_errors, window
+from api.operation import Operation
+from api.paging import Connection, Node, cursor, local_id, window
 from api.tags import Tag, tags_of
-from domain import customers, normalise, outcomes
-from domain import errors as domain_errors
+from domain import customers, normalise
 from domain.customers import CustomerView, Direction, ExternalId, Guarded, Note, Profile, SortField, Stage
-from domain.errors import BadInput, Refused
+from domain.errors import BadInput
 from domain.normalise import Invalid
 from domain.paging import Page
 from tenants.access import Permission
@@ -37,13 +35,25 @@ from tenants.unit import Unit
 
 T = TypeVar("T")
 _READ = Permission.CUSTOMERS_READ
-_WRITE = Permission.CUSTOMERS_WRITE
-_SHAPE = "the shape of a payload"
 _PROFILE, _GUARDED = Profile.fields, Guarded.fields
 
-strawberry.enum(Stage, name="CustomerStage", description="How far the relation has come.")
-strawberry.enum(SortField, name="CustomerSortField", description="Clear fields to sort by.")
-strawberry.enum(Direction, name="SortDirection", description="Ascending or descending.")
+described(
+    Stage,
+    "How far the relation has come.",
+    name="CustomerStage",
+    LEAD="Somebody who may become a customer; what a new one is unless told.",
+    PROSPECT="Somebody with whom one talks about it.",
+    CUSTOMER="A customer.",
+    FORMER="A customer no more.",
+)
+described(
+    SortField,
+    "Clear fields to sort by.",
+    name="CustomerSortField",
+    CREATED_AT="When the customer was added.",
+    UPDATED_AT="When it was last changed.",
+)
+described(Direction, "Ascending or descending.", name="SortDirection", ASC="Oldest first.", DESC="Newest first.")
 
 
 @strawberry.type(description="A postal address; each leaf has its own rule.")
@@ -95,62 +105,70 @@ class Customer(Node):
 
 @strawberry.input(description="Each value needs the right to write the field.")
 class AddressInput:
-    lines: list[str] | None = writes("Customer.addressLines", default=UNSET)
-    city: str | None = writes("Customer.city", default=UNSET)
-    postal_code: str | None = writes("Customer.postalCode", default=UNSET)
+    lines: list[str] | None = writes("Customer.addressLines", default=UNSET, description="Street, house, c/o.")
+    city: str | None = writes("Customer.city", default=UNSET, description="The town's name.")
+    postal_code: str | None = writes("Customer.postalCode", default=UNSET, description="As the post writes it.")
     country: str | None = writes("Customer.country", default=UNSET, description="ISO 3166-1 alpha-2.")
 
 
 @strawberry.input(description="What to set. A field that is left out stays as it is; null clears it.")
 class CustomerInput:
-    given_name: str | None = writes("Customer.givenName", default=UNSET)
-    family_name: str | None = writes("Customer.familyName", default=UNSET)
-    display_name: str | None = writes("Customer.displayName", default=UNSET)
-    emails: list[str] | None = writes("Customer.emails", default=UNSET)
+    given_name: str | None = writes("Customer.givenName", default=UNSET, description="1 to 200 characters.")
+    family_name: str | None = writes("Customer.familyName", default=UNSET, description="1 to 200 characters.")
+    display_name: str | None = writes(
+        "Customer.displayName", default=UNSET, description="Where none is given, the other two names make one."
+    )
+    emails: list[str] | None = writes("Customer.emails", default=UNSET, description="Up to 20; the list is set whole.")
     phones: list[str] | None = writes(
         "Customer.phones", default=UNSET, description="E.164, or as dialled in the tenant's default region."
     )
-    address: AddressInput | None = input_("each of its fields has its own right", default=UNSET)
-    birth_date: date | None = writes("Customer.birthDate", default=UNSET)
-    government_id: str | None = writes("Customer.governmentId", default=UNSET)
-    note: str | None = writes("Customer.note", default=UNSET)
+    address: AddressInput | None = input_(
+        "each of its fields has its own right", default=UNSET, description="What it leaves out stays."
+    )
+    birth_date: date | None = writes("Customer.birthDate", default=UNSET, description="YYYY-MM-DD.")
+    government_id: str | None = writes("Customer.governmentId", default=UNSET, description="As the state writes it.")
+    note: str | None = writes("Customer.note", default=UNSET, description="Up to 10,000 characters.")
     external_id: str | None = writes(
         "Customer.externalId", default=UNSET, description="The tenant's own id of this customer; unique."
     )
-    stage: Stage | None = writes("Customer.stage", default=UNSET)
-    owner_id: strawberry.ID | None = writes("Customer.ownerId", default=UNSET)
-    tag_ids: list[strawberry.ID] | None = writes("Customer.tagIds", default=UNSET)
+    stage: Stage | None = writes("Customer.stage", default=UNSET, description="LEAD for a new one unless told.")
+    owner_id: strawberry.ID | None = writes(
+        "Customer.ownerId", default=UNSET, description="An active member's; of a new one oneself unless told."
+    )
+    tag_ids: list[strawberry.ID] | None = writes("Customer.tagIds", default=UNSET, description="The list is set whole.")
     language: str | None = writes("Customer.language", default=UNSET, description="BCP 47.")
-    source: str | None = writes("Customer.source", default=UNSET)
+    source: str | None = writes("Customer.source", default=UNSET, description="Where it came from, a word of yours.")
     region: str | None = writes("Customer.region", default=UNSET, description="ISO 3166-2, or its part: US-WA, WA.")
 
 
 @strawberry.input(description="Clear fields only: a list by a personal value would tell of it.")
 class CustomerFilter:
-    archived: bool = searches("Customer.archivedAt", default=False)
-    stages: list[Stage] | None = searches("Customer.stage", default=None)
-    owner_id: strawberry.ID | None = searches("Customer.ownerId", default=None)
-    tag_id: strawberry.ID | None = searches("Customer.tagIds", default=None)
-    language: str | None = searches("Customer.language", default=None)
-    source: str | None = searches("Customer.source", default=None)
-    region: str | None = searches("Customer.region", default=None)
-    created_since: datetime | None = searches("Customer.createdAt", default=None)
-    created_before: datetime | None = searches("Customer.createdAt", default=None)
-    updated_since: datetime | None = searches("Customer.updatedAt", default=None)
+    archived: bool = searches("Customer.archivedAt", default=False, description="Only archived ones, or only others.")
+    stages: list[Stage] | None = searches("Customer.stage", default=None, description="In one of these.")
+    owner_id: strawberry.ID | None = searches("Customer.ownerId", default=None, description="Of this member.")
+    tag_id: strawberry.ID | None = searches("Customer.tagIds", default=None, description="With this tag.")
+    language: str | None = searches("Customer.language", default=None, description="BCP 47, as it is stored.")
+    source: str | None = searches("Customer.source", default=None, description="As it is stored.")
+    region: str | None = searches("Customer.region", default=None, description="As it is stored.")
+    created_since: datetime | None = searches("Customer.createdAt", default=None, description="The first moment.")
+    created_before: datetime | None = searches("Customer.createdAt", default=None, description="The first one after.")
+    updated_since: datetime | None = searches("Customer.updatedAt", default=None, description="The first moment.")
 
 
 @strawberry.input(description="The order of a list; ties are broken by id.")
 class CustomerSort:
-    field: SortField = input_("only clear fields can be named", default=SortField.CREATED_AT)
-    direction: Direction = input_("a direction", default=Direction.DESC)
+    field: SortField = input_("only clear fields can be named", default=SortField.CREATED_AT, description="By what.")
+    direction: Direction = input_("a direction", default=Direction.DESC, description="Which way.")
 
 
 @strawberry.input(one_of=True, description="Exactly one value to find customers by.")
 class CustomerSearch:
-    email: str | None = searches("Customer.emails", default=UNSET)
-    phone: str | None = searches("Customer.phones", default=UNSET)
-    government_id: str | None = searches("Customer.governmentId", default=UNSET)
-    external_id: str | None = searches("Customer.externalId", default=UNSET)
+    email: str | None = searches("Customer.emails", default=UNSET, description="The whole address.")
+    phone: str | None = searches(
+        "Customer.phones", default=UNSET, description="E.164, or as dialled in the tenant's default region."
+    )
+    government_id: str | None = searches("Customer.governmentId", default=UNSET, description="The whole number.")
+    external_id: str | None = searches("Customer.externalId", default=UNSET, description="The whole id.")
     name_prefix: str | None = searches(
         "Customer.givenName",
         default=UNSET,
@@ -158,37 +176,19 @@ class CustomerSearch:
     )
 
 
-@strawberry.type
-class CustomerPayload:
-    customer: Customer | None = public(_SHAPE)
-    user_errors: list[UserError] = public(_SHAPE)
-
-
-@strawberry.type(description="What became of one row, in the order of the input.")
-class CustomerOutcome:
-    row: int = public(_SHAPE)
-    customer: Customer | None = public(_SHAPE)
-    user_errors: list[UserError] = public(_SHAPE)
-
-
-@strawberry.type
-class CustomersPayload:
-    outcomes: list[CustomerOutcome] = public(_SHAPE)
-    created: int = public(_SHAPE)
-    user_errors: list[UserError] = public(_SHAPE, description="Errors of the whole call; those of a row are with it.")
-
-
-_ID = Annotated[strawberry.ID, argument(Input(why="an id opens nothing by itself"))]
-_VERSION = Annotated[int, argument(Input(why="a count of changes"), "The version that was read.")]
+CUSTOMER_ID = Annotated[strawberry.ID, argument(Input(why="an id opens nothing by itself"), "The customer's.")]
 _FIRST = Annotated[int | None, argument(Input(why="a size"), "1 to 100; 20 unless told.")]
-_CURSOR = Annotated[str | None, argument(Input(why="holds a clear sort key and an id, under a MAC"))]
-_INPUT = Annotated[CustomerInput, argument(Input(why="each of its fields has its own right"))]
+_CURSOR = Annotated[
+    str | None, argument(Input(why="holds a clear sort key and an id, under a MAC"), "An end or edge of the list.")
+]
 
 
 @strawberry.type
 class CustomerQueries:
     @requires(_READ, description="One customer, or NOT_FOUND.")
-    async def customer(self, info: Info[Operation], id: _ID) -> Customer | None:  # the argument's name in GraphQL
+    async def customer(
+        self, info: Info[Operation], id: CUSTOMER_ID
+    ) -> Customer | None:  # the argument's name in GraphQL
         operation = info.context
         found = await customers.get(operation.unit, local_id("Customer", id), operation.columns("Customer"))
         return cast(Customer, found)
@@ -197,8 +197,13 @@ class CustomerQueries:
     async def customers(
         self,
         info: Info[Operation],
-        filter: Annotated[CustomerFilter | None, argument(Input(why="each of its fields has its own right"))] = None,
-        sort: Annotated[CustomerSort | None, argument(Input(why="only clear fields can be named"))] = None,
+        filter: Annotated[
+            CustomerFilter | None,
+            argument(Input(why="each of its fields has its own right"), "Customers must fit all that is given."),
+        ] = None,
+        sort: Annotated[
+            CustomerSort | None, argument(Input(why="only clear fields can be named"), "Newest first unless told.")
+        ] = None,
         first: _FIRST = None,
         after: _CURSOR = None,
         last: _FIRST = None,
@@ -215,7 +220,7 @@ class CustomerQueries:
     async def find_customers(
         self,
         info: Info[Operation],
-        by: Annotated[CustomerSearch, argument(Input(why="each of its fields has its own right"))],
+        by: Annotated[CustomerSearch, argument(Input(why="each of its fields has its own right"), "One of these.")],
         first: _FIRST = None,
         after: _CURSOR = None,
         last: _FIRST = None,
@@ -230,111 +235,12 @@ class CustomerQueries:
         return _connection(operation.unit, "found", "created_at", page, None)
 
 
-@strawberry.type
-class CustomerMutations:
-    @requires(_WRITE, description="Make a customer. With an Idempotency-Key, asking again makes no second one.")
-    async def create_customer(self, info: Info[Operation], input: _INPUT) -> CustomerPayload | None:
-        unit, sent = info.context.unit, _sent(input)
-        return await _answered(info, sent, lambda: customers.create(unit, sent))
-
-    @requires(_WRITE, description="Make up to 500 customers; each row succeeds or fails alone.")
-    async def create_customers(
-        self,
-        info: Info[Operation],
-        input: Annotated[list[CustomerInput], argument(Input(why="each of its fields has its own right"))],
-    ) -> CustomersPayload | None:
-        if not 1 <= len(input) <= customers.MOST_AT_ONCE:
-            raise BadInput(f"`input` has 1 to {customers.MOST_AT_ONCE} rows.")
-        made = await _created(info, [_sent(row) for row in input])
-        told = [
-            CustomerOutcome(row=n, customer=None, user_errors=user_errors(each, ("input", str(n))))
-            if isinstance(each, Refused)
-            else CustomerOutcome(row=n, customer=cast(Customer, each), user_errors=[])
-            for n, each in enumerate(made)
-        ]
-        return CustomersPayload(outcomes=told, created=sum(o.customer is not None for o in told), user_errors=[])
-
-    @requires(_WRITE, description="Set the given fields of the version that was read.")
-    async def update_customer(
-        self,
-        info: Info[Operation],
-        id: _ID,
-        version: _VERSION,
-        input: _INPUT,
-    ) -> CustomerPayload | None:
-        unit, sent, local = info.context.unit, _sent(input), local_id("Customer", id)
-        request = {"id": local, "version": version, "input": sent}
-        return await _answered(info, request, lambda: customers.update(unit, local, version, sent))
-
-    @requires(Permission.CUSTOMERS_ARCHIVE, description="Take a customer out of the lists, to be restored at any time.")
-    async def archive_customer(self, info: Info[Operation], id: _ID) -> CustomerPayload | None:
-        unit, local = info.context.unit, local_id("Customer", id)
-        return await _answered(info, {"id": local}, lambda: customers.archive(unit, local))
-
-    @requires(Permission.CUSTOMERS_ARCHIVE, description="Bring an archived customer back into the lists.")
-    async def restore_customer(self, info: Info[Operation], id: _ID) -> CustomerPayload | None:
-        unit, local = info.context.unit, local_id("Customer", id)
-        return await _answered(info, {"id": local}, lambda: customers.restore(unit, local))
-
-
-async def _answered(
-    info: Info[Operation], request: Mapping[str, Any], change: Callable[[], Awaitable[CustomerView]]
-) -> CustomerPayload:
-    """The payload of a change to one customer, remembered under the request's Idempotency-Key if it has one."""
-    try:
-        view = await _once(info, request, change)
-    except Refused as refused:
-        return CustomerPayload(customer=None, user_errors=user_errors(refused, ("input",)))
-    return CustomerPayload(customer=cast(Customer, view), user_errors=[])
-
-
-async def _once(
-    info: Info[Operation], request: Mapping[str, Any], change: Callable[[], Awaitable[CustomerView]]
-) -> CustomerView:
-    unit, key, said = info.context.unit, key_of(info), fingerprint(info, request)
-    kept = await outcomes.find(unit, key, said) if key else None
-    if kept is not None:
-        return await customers.get(unit, UUID(kept["customer"]))
-    view = await change()
-    if key:
-        await outcomes.keep(unit, key, said, {"customer": str(view.id)})
-    return view
-
-
-async def _created(info: Info[Operation], rows: list[dict[str, Any]]) -> list[CustomerView | Refused]:
-    unit, key, said = info.context.unit, key_of(info), fingerprint(info, rows)
-    kept = await outcomes.find(unit, key, said) if key else None
-    if kept is not None:
-        return await _replayed(unit, kept["rows"])
-    made = await customers.create_many(unit, rows)
-    if key:
-        await outcomes.keep(unit, key, said, {"rows": [_kept(each) for each in made]})
-    return made
-
-
-def _kept(outcome: CustomerView | Refused) -> Any:
-    if isinstance(outcome, Refused):
-        return [[error.code, list(error.path), error.message] for error in outcome.errors]
-    return str(outcome.id)
-
-
-async def _replayed(unit: Unit, kept: list[Any]) -> list[CustomerView | Refused]:
-    found = iter(await customers.get_many(unit, [UUID(each) for each in kept if isinstance(each, str)]))
-    gone = Refused([domain_errors.UserError("NOT_FOUND", (), "The customer is not there any more.")])
-    return [
-        (next(found) or gone)
-        if isinstance(each, str)
-        else Refused([domain_errors.UserError(code, tuple(path), message) for code, path, message in each])
-        for each in kept
-    ]
-
-
 def _given(input_: Any) -> dict[str, Any]:
     """The fields of an input that the client named, null ones too."""
     return {name: value for name, value in vars(input_).items() if value is not UNSET}
 
 
-def _sent(input_: CustomerInput) -> dict[str, Any]:
+def sent_by(input_: CustomerInput) -> dict[str, Any]:
     """In the names of the domain: the address flat, ids as uuids; a null address clears all of it."""
     sent = _given(input_)
     if "address" in sent:

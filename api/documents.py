@@ -29,13 +29,16 @@ from api.selections import selected
 class Prepared:
     """An operation that was parsed, measured and validated; `kind` is query, mutation or subscription.
 
-    `selected` holds the coordinates of its fields, as ``Customer.givenName``.
+    `selected` holds the coordinates of its fields, as ``Customer.givenName``; `cost` is as `measure` tells it.
+    `read` is how many characters were read for it, 0 where the text was known.
     """
 
     document: DocumentNode
     operation: OperationDefinitionNode
     kind: str
     selected: frozenset[str]
+    cost: int
+    read: int = 0
 
 
 class RequestRefused(Exception):
@@ -50,24 +53,35 @@ class Documents:
     """Documents of one schema; the last valid ones are remembered by the SHA-256 of their text."""
 
     def __init__(
-        self, schema: GraphQLSchema, limits: Limits, *, remembered: int = 500, remembered_characters: int = 1_000_000
+        self,
+        schema: GraphQLSchema,
+        limits: Limits,
+        *,
+        apart: frozenset[str] = frozenset(),
+        remembered: int = 500,
+        remembered_characters: int = 1_000_000,
     ) -> None:
+        """`apart` has the coordinates of root fields that come without any other in their request."""
         self.schema = schema
         self.limits = limits
+        self._apart = apart
         self._recent = _Recent(remembered, remembered_characters)
 
     def prepare(
         self, query: str, operation_name: str | None, variables: Mapping[str, Any] | None, *, may_introspect: bool
     ) -> Prepared:
         """Make a query ready to run, or raise RequestRefused. Cost hangs on variables, so it is measured each time."""
+        is_known = self._recent.get(digest_of(query)) is not None
         try:
             known = self._find(query, may_introspect)
             operation = _pick(known.document, operation_name)
-            measure(known.document, operation, self.schema, variables or {}, self.limits)
+            cost = measure(known.document, operation, self.schema, variables or {}, self.limits)
         except LimitExceeded as exceeded:
             raise RequestRefused(refusal(exceeded.code, exceeded.message)) from None
-        kind = operation.operation.value
-        return Prepared(known.document, operation, kind, known.selected_by(self.schema, operation))
+        selects = known.selected_by(self.schema, operation)
+        _refuse_company(selects, self._apart)
+        read = 0 if is_known else len(query)
+        return Prepared(known.document, operation, operation.operation.value, selects, cost, read)
 
     def recall(self, digest: str) -> str:
         """Return the text with this SHA-256 (hex), for automatic persisted queries.
@@ -161,6 +175,14 @@ def _pick(document: DocumentNode, name: str | None) -> OperationDefinitionNode:
             return operation
     reason = "The document has no operation of that name." if name else "Name the operation to run."
     raise RequestRefused(refusal("OPERATION_NOT_FOUND", reason))
+
+
+def _refuse_company(selects: frozenset[str], apart: frozenset[str]) -> None:
+    """Before anything runs: half of a request would be done, and the other half refused."""
+    beside = any(each.startswith("Mutation.") for each in selects - apart)
+    if beside and (alone := sorted(selects & apart)):
+        name = alone[0].partition(".")[2]
+        raise RequestRefused(refusal("BAD_USER_INPUT", f"Send {name} in a request of its own; nothing was done."))
 
 
 @dataclass(frozen=True, slots=True)

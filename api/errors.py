@@ -1,4 +1,4 @@
-"""What a client may read of an error: things are named, values never; imports only the root of our errors."""
+"""What a client may read of an error: things are named, values never."""
 
 import re
 import traceback
@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 from graphql import GraphQLError, GraphQLFormattedError
 
+from api.scalars import FORMS
 from crypto.errors import CofferError
 
 _log = structlog.get_logger(__name__)
@@ -34,10 +35,15 @@ def refusal(code: str, message: str) -> GraphQLError:
     return GraphQLError(message, extensions={"code": code})
 
 
+def is_nobodys(error: GraphQLError) -> bool:
+    """Whether it says that the credential opens nothing: a good token may name who is gone."""
+    return str(_tell(error)[1]["code"]) == "UNAUTHENTICATED"
+
+
 def _tell(error: GraphQLError) -> tuple[str, dict[str, Any]]:
     origin = _origin(error)
     if isinstance(origin, CofferError):
-        return origin.message, {"code": origin.code, **({"retryable": True} if origin.retryable else {})}
+        return origin.message, {"code": origin.code, **_again(origin)}
     if isinstance(origin, GraphQLError):
         if origin.extensions and "code" in origin.extensions:
             return origin.message, dict(origin.extensions)
@@ -46,6 +52,11 @@ def _tell(error: GraphQLError) -> tuple[str, dict[str, Any]]:
         if error.path is None or message.startswith("Argument "):
             return message, {"code": "BAD_USER_INPUT"}
     return "Internal error", {"code": "INTERNAL"}
+
+
+def _again(error: CofferError) -> dict[str, Any]:
+    wait = {} if error.retry_after is None else {"retryAfter": error.retry_after}
+    return {"retryable": True, **wait} if error.retryable else {}
 
 
 def _origin(error: GraphQLError) -> Exception:
@@ -75,6 +86,7 @@ _DETAILS = (
     r"Within OneOf Input Object type '\w+', exactly one field must be specified",
     r"(?:Int|Float|String|Boolean|ID|Enum '\w+') cannot represent (?:a )?(?:non[a-z0-9 -]+ )?value",
     r"(?:String|ID) cannot hold NUL or a lone surrogate",
+    *map(re.escape, FORMS.values()),
 )
 _COERCION = re.compile(
     rf"({_OWNER})?(?:({'|'.join(_DETAILS)})(?=[,.:;]|$)|Value '.*' does not exist in ('\w+') enum)?", re.A | re.S

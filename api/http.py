@@ -15,7 +15,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.documents import Documents, Prepared, RequestRefused, without_suggestions
-from api.errors import log_internal, refusal, to_graphql
+from api.errors import is_nobodys, log_internal, refusal, to_graphql
+from api.rates import RateLimited, Rates
 from api.requests import LEGACY, GraphQLRequest, HTTPRefused, negotiate, read, refuse, request_id_of
 from api.visits import codes_of, know, prepare
 from crypto.errors import CofferError
@@ -37,12 +38,19 @@ class GraphQLEndpoint:
     """
 
     def __init__(
-        self, documents: Documents, execute: Execute, identify: Identify, may_introspect: Callable[[Any], bool]
+        self,
+        documents: Documents,
+        execute: Execute,
+        identify: Identify,
+        may_introspect: Callable[[Any], bool],
+        rates: Rates | None = None,
     ) -> None:
+        """`rates` of None: nobody is limited."""
         self._documents = documents
         self._execute = execute
         self._identify = identify
         self._may_introspect = may_introspect
+        self._rates = rates or Rates(percent=0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -57,6 +65,8 @@ class GraphQLEndpoint:
             return await self._serve(request, reply)
         except HTTPRefused as refused:
             return reply.refuse(refused)
+        except RateLimited as limited:
+            return reply.refuse(HTTPRefused(429, limited.errors[0], limited.headers))
         except RequestRefused as refused:
             return reply.result(ExecutionResult(None, refused.errors))
         except ClientDisconnect:
@@ -66,15 +76,35 @@ class GraphQLEndpoint:
             return reply.broken()
 
     async def _serve(self, request: Request, reply: "_Reply") -> Response:
-        sent = await read(request, reply.request_id, self._documents)
-        viewer = await self._identified(request)
+        try:
+            sent, viewer = await self._known(request, reply)
+        except HTTPRefused:  # counted, so that guessing tokens is slow
+            reply.headers = self._rates.admit(self._rates.caller(None, request.client))
+            raise
+        caller = self._rates.caller(viewer, request.client)
+        reply.headers = self._rates.admit(caller)
         may_introspect = self._may_introspect(viewer)
-        prepared = prepare(self._documents, sent, may_introspect=may_introspect)
+        try:
+            prepared = prepare(self._documents, sent, may_introspect=may_introspect)
+        except RequestRefused:
+            self._rates.charge_read(caller, len(sent.query))
+            raise
+        self._rates.charge_read(caller, prepared.read)
         _check_kind(prepared, sent.method)
+        reply.headers = await self._rates.charge(caller, prepared.cost)
         result = await self._executed(request, prepared, sent, viewer)
         if result.errors and not may_introspect:
             result.errors = [without_suggestions(error) for error in result.errors]
         return reply.result(result)
+
+    async def _known(self, request: Request, reply: "_Reply") -> tuple[GraphQLRequest, Any]:
+        try:
+            sent = await read(request, reply.request_id, self._documents)
+        except RequestRefused:  # a persisted query that nobody sent yet; it counts for whoever asks for it
+            caller = self._rates.caller(await self._identified(request), request.client)
+            reply.headers = self._rates.admit(caller)
+            raise
+        return sent, await self._identified(request)
 
     async def _identified(self, request: Request) -> Any:
         try:
@@ -89,11 +119,15 @@ class GraphQLEndpoint:
         self, request: Request, prepared: Prepared, sent: GraphQLRequest, viewer: Any
     ) -> ExecutionResult:
         try:
-            return await self._execute(prepared, sent, viewer)
+            result = await self._execute(prepared, sent, viewer)
         except CofferError as error:
             if error.code == "UNAUTHENTICATED":  # only the unit tells that whom a good token names is gone
+                self._rates.shut_out(viewer)
                 raise _refused(error, request) from error
             return ExecutionResult(None, [_located(error)])
+        if any(map(is_nobodys, result.errors or ())):
+            self._rates.shut_out(viewer)
+        return result
 
 
 def _located(error: CofferError) -> GraphQLError:
@@ -128,6 +162,7 @@ class _Reply:
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
         self.media_type = LEGACY
+        self.headers: Mapping[str, str] = {}  # what the caller may still ask for
 
     def result(self, result: ExecutionResult) -> Response:
         errors = [to_graphql(error, self.request_id) for error in result.errors or ()]
@@ -167,6 +202,7 @@ class _Reply:
                 "x-content-type-options": "nosniff",
                 "x-request-id": self.request_id,
                 **({"retry-after": "1"} if status == 503 else {}),
+                **self.headers,
                 **(headers or {}),
             },
         )

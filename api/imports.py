@@ -12,10 +12,11 @@ from strawberry.dataloader import DataLoader
 from api.customers import Customer
 from api.directives import Input, argument, input_, label, public, requires
 from api.jobs import Job
+from api.meanings import described
 from api.operation import Operation, fingerprint, key_of
 from api.paging import Connection, UserError, cursor, local_id, user_errors, window
 from domain import customers, imports, jobs, outcomes
-from domain.customers import CustomerView
+from domain.customers import CLEAR_WRITES, FIELDS, CustomerView
 from domain.errors import Refused
 from domain.imports import Column, Outcome
 from tenants.access import Permission
@@ -27,18 +28,34 @@ _LIST = "import rows"
 _RIGHT = "the right to write the field it names is checked when the import starts, and at each step of the job"
 _IDS = {"owner_id": "Member", "tag_ids": "Tag"}
 
-strawberry.enum(Outcome, name="ImportOutcome", description="What became of a row.")
+described(
+    Outcome,
+    "What became of a row.",
+    name="ImportOutcome",
+    CREATED="It is a customer now.",
+    REFUSED="It is none; `errors` says why.",
+)
+
+
+def _meaning(target: str) -> str:
+    if target in CLEAR_WRITES:
+        return f"Clear; written with {CLEAR_WRITES[target]}."
+    return f"Of the class {FIELDS[target].sensitivity}."
+
+
 # Of the fields' own table, so that a new field can be imported as well.
 _FIELDS = Enum("ImportField", {label(name).removeprefix("Customer."): name for name in imports.TARGETS})  # type: ignore[misc]  # made of a table
-ImportField = strawberry.enum(
-    cast("type[Enum]", _FIELDS), description="A field of a customer, as its directives name it."
+ImportField = described(
+    cast("type[Enum]", _FIELDS),
+    "A field of a customer, as its directives name it.",
+    **{each.name: _meaning(each.value) for each in _FIELDS},
 )
 
 
 @strawberry.input(description="Which column of the file fills which field.")
 class ImportColumn:
     column: str = input_("a column's name", description="As it stands in the file's first line.")
-    field: ImportField = input_(_RIGHT)  # type: ignore[valid-type]  # an enum made of the fields' table
+    field: ImportField = input_(_RIGHT, description="What its cells become.")  # type: ignore[valid-type]  # an enum made of the fields' table
     separator: str | None = input_(
         "a text", default=None, description="Splits the cells of a field that is a list; several columns may fill one."
     )
@@ -50,7 +67,7 @@ class ImportInput:
         "kept by column, and the fields of the columns have rights of their own",
         description="The text of a CSV file: comma, semicolon or tab; at most 10,000 rows below the header.",
     )
-    columns: list[ImportColumn] = input_("the field of each has its own right")
+    columns: list[ImportColumn] = input_("the field of each has its own right", description="At most 100.")
 
 
 @strawberry.type(description="A row of an imported file; `outcome` is null until it was tried.")
@@ -75,7 +92,9 @@ class ImportPayload:
 
 
 _FIRST = Annotated[int | None, argument(Input(why="a size"), "1 to 100; 20 unless told.")]
-_CURSOR = Annotated[str | None, argument(Input(why="holds a row's number and id, under a MAC"))]
+_CURSOR = Annotated[
+    str | None, argument(Input(why="holds a row's number and id, under a MAC"), "An end or edge of the list.")
+]
 
 
 @strawberry.type
@@ -87,8 +106,10 @@ class ImportQueries:
     async def import_rows(
         self,
         info: Info[Operation],
-        job: Annotated[strawberry.ID, argument(Input(why="an id opens nothing by itself"))],
-        refused_only: Annotated[bool, argument(Input(why="an outcome is a code"))] = False,
+        job: Annotated[strawberry.ID, argument(Input(why="an id opens nothing by itself"), "The import's.")],
+        refused_only: Annotated[
+            bool, argument(Input(why="an outcome is a code"), "Leave out rows that became customers, or wait.")
+        ] = False,
         first: _FIRST = None,
         after: _CURSOR = None,
         last: _FIRST = None,
@@ -115,7 +136,9 @@ class ImportMutations:
     async def import_customers(
         self,
         info: Info[Operation],
-        input: Annotated[ImportInput, argument(Input(why="the field of each column has its own right"))],
+        input: Annotated[
+            ImportInput, argument(Input(why="the field of each column has its own right"), "The file, and its columns.")
+        ],
     ) -> ImportPayload | None:
         columns = [_column(each) for each in input.columns]
         request = {"csv": input.csv, "columns": [[each.header, each.target, each.separator] for each in columns]}

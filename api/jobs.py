@@ -9,6 +9,7 @@ import strawberry
 from strawberry import Info
 
 from api.directives import Input, argument, public, requires
+from api.meanings import described
 from api.members import Member, members_of
 from api.operation import Operation
 from api.paging import Connection, Node, UserError, cursor, local_id, user_errors, window
@@ -29,8 +30,24 @@ _OWN = "for who started the job, or holds JOBS_READ; to all others it is NOT_FOU
 _ACT = "for who started the job, or holds JOBS_MANAGE"
 _LIST = "jobs"
 
-strawberry.enum(JobState, description="Where a job stands; DONE, PARKED and CANCELLED have ended.")
-strawberry.enum(Priority, name="JobPriority", description="Which goes first.")
+described(
+    JobState,
+    "Where a job stands; DONE, PARKED and CANCELLED have ended.",
+    READY="Waits for a worker, or for its due time.",
+    RUNNING="A worker is at it.",
+    PAUSED="Stands until it is resumed.",
+    DONE="Ended well.",
+    PARKED="Stopped by an error, which `reason` names; `retryJob` lets it go on.",
+    CANCELLED="Was ended before it was done; what it did stays.",
+)
+described(
+    Priority,
+    "Which goes first.",
+    name="JobPriority",
+    URGENT="First: somebody waits for it.",
+    NORMAL="As it comes.",
+    IDLE="Last: housekeeping.",
+)
 
 
 @strawberry.type(description="How far a job is.")
@@ -87,9 +104,11 @@ class JobPayload:
     user_errors: list[UserError] = public(_SHAPE)
 
 
-_ID = Annotated[strawberry.ID, argument(Input(why="an id opens nothing by itself"))]
+_ID = Annotated[strawberry.ID, argument(Input(why="an id opens nothing by itself"), "The job's.")]
 _FIRST = Annotated[int | None, argument(Input(why="a size"), "1 to 100; 20 unless told.")]
-_CURSOR = Annotated[str | None, argument(Input(why="holds a clear sort key and an id, under a MAC"))]
+_CURSOR = Annotated[
+    str | None, argument(Input(why="holds a clear sort key and an id, under a MAC"), "An end or edge of the list.")
+]
 
 
 @strawberry.type
@@ -102,8 +121,10 @@ class JobQueries:
     async def jobs(
         self,
         info: Info[Operation],
-        state: Annotated[list[JobState] | None, argument(Input(why="a code"))] = None,
-        kind: Annotated[list[str] | None, argument(Input(why="a code"))] = None,
+        state: Annotated[list[JobState] | None, argument(Input(why="a code"), "Only those in one of these.")] = None,
+        kind: Annotated[
+            list[str] | None, argument(Input(why="a code"), "As in `Job.kind`: `import_customers`.")
+        ] = None,
         first: _FIRST = None,
         after: _CURSOR = None,
         last: _FIRST = None,

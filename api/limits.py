@@ -32,6 +32,7 @@ class Limits:
 
     `pairs` bounds the comparisons of OverlappingFieldsCanBeMerged, which is quadratic in fields of one response name.
     `cost` is the number of fields an operation may ask for once its lists are as long as its arguments let them be.
+    Each of the mutations in `passwords` costs its caller `password_cost` more, since it may look at a password.
     """
 
     body_bytes: int = 1024 * 1024
@@ -53,6 +54,11 @@ class Limits:
     cost: int = 10_000
     default_page: int = 20
     mutation_cost: int = 100
+    passwords: frozenset[str] = frozenset()
+    password_cost: int = 900
+
+
+_TOLD = 1_000_000_000  # no client needs a longer number than that
 
 
 class LimitExceeded(Exception):
@@ -121,6 +127,7 @@ class _Walk:
         self._paths: dict[tuple[int, str], int] = {}
         self._met: Counter[int] = Counter()
         self._cost = 0
+        self._passwords = 0
         self._mutates = False
 
     def over(self, root: OperationDefinitionNode | FragmentDefinitionNode) -> int:
@@ -135,7 +142,13 @@ class _Walk:
                 self._count("fields", "TOO_MANY_FIELDS", "fields")
                 self._count_directives(selection)
                 stack.extend(self._below(selection, place))
-        return self._cost
+        if self._cost > self._limits.cost:
+            found = self._cost if self._cost < _TOLD else f"{_TOLD} or more"
+            message = (
+                f"The operation may touch {found} fields, and {self._limits.cost} are allowed; ask for shorter pages."
+            )
+            raise LimitExceeded("QUERY_TOO_COSTLY", message)
+        return self._cost + self._passwords * self._limits.password_cost
 
     @property
     def steps(self) -> int:
@@ -179,19 +192,17 @@ class _Walk:
         if place.depth >= deepest:
             raise LimitExceeded("QUERY_TOO_DEEP", f"A query nests at most {deepest} fields deep.")
         field = self._schema.get_field(place.parent, name)
-        self._add_cost(place)
+        self._add_cost(place, name)
         path = self._meet(place.path, node.alias.value if node.alias else name)
         if node.selection_set:
             parent = get_named_type(field.type) if field else None
             times = place.times * self._length(node, field)
             yield _Place(node.selection_set, parent, place.depth + 1, deepest, times, path, place.inside)
 
-    def _add_cost(self, place: _Place) -> None:
-        weighs = self._limits.mutation_cost if self._mutates and place.depth == 0 else 1
-        self._cost += place.times * weighs
-        if self._cost > self._limits.cost:
-            message = f"The operation may touch more than {self._limits.cost} fields; ask for shorter pages."
-            raise LimitExceeded("QUERY_TOO_COSTLY", message)
+    def _add_cost(self, place: _Place, name: str) -> None:
+        is_change = self._mutates and place.depth == 0
+        self._cost += place.times * (self._limits.mutation_cost if is_change else 1)
+        self._passwords += is_change and name in self._limits.passwords
 
     def _meet(self, parent: int, response_name: str) -> int:
         path = self._paths.setdefault((parent, response_name), len(self._paths) + 1)

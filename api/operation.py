@@ -1,7 +1,7 @@
 """One GraphQL operation: its unit, its viewer, what it selects; commits before it answers."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeGuard
 
 import orjson
@@ -15,11 +15,34 @@ from api.services import Services
 from crypto.errors import CofferError
 from domain.errors import Forbidden
 from telemetry.traces import span
-from tenants.access import Level, Permission, Sensitivity
+from tenants.access import Level, Permission, Relation
 from tenants.audit.entries import DISCLOSED, Entry
+from tenants.budgets import hour_of, resets_at, tell
+from tenants.documents import PersonalField
 from tenants.errors import Unauthenticated
-from tenants.unit import Unit, Units
+from tenants.origins import UNKNOWN, Origin
+from tenants.unit import Unit
+from tenants.units import Units
 from tenants.viewers import Credential, Viewer
+
+# They look at a password, or prove one anew: units of their own count failures that must stay, and none of them holds a
+# connection while Argon2 works. So they come without other fields, and find a credential in place of a unit.
+APART = frozenset(
+    f"Mutation.{name}"
+    for name in (
+        *("signIn", "refreshSession", "confirmIdentity", "changePassword", "removeSecondFactor"),
+        *("requestPasswordReset", "resetPassword", "acceptInvitation"),
+        *("beginSignOn", "completeSignOn", "linkSignOn"),  # they wait for a provider
+    )
+)
+# Each of them may have a password looked at or hashed, which is some hundred times the work of a field.
+PASSWORDS = frozenset(
+    {
+        *("signIn", "confirmIdentity", "changePassword", "removeSecondFactor"),
+        *("resetPassword", "acceptInvitation", "completeSignUp"),
+    }
+)
+_HIDDEN = tuple(Level.HIDDEN for _ in Relation)
 
 
 class Operation:
@@ -33,6 +56,8 @@ class Operation:
         self.services = services
         self.viewer: Viewer | None = unit.viewer if unit else None
         self.loaders: dict[str, Any] = {}
+        self.credential: Credential | None = None  # of one that is `APART`
+        self._levels: dict[int, tuple[Level, ...]] = {}  # fields live as long as the schema
         self._unit = unit
 
     @property
@@ -44,8 +69,13 @@ class Operation:
     def may(self, permission: Permission) -> bool:
         return self.viewer is not None and permission in self.viewer.grants.permissions
 
-    def level(self, sensitivity: Sensitivity) -> Level:
-        return Level.HIDDEN if self.viewer is None else self.viewer.grants.level(sensitivity)
+    def levels(self, field: PersonalField) -> tuple[Level, ...]:
+        """Decided once per operation and field; by `Relation` of the row to the viewer."""
+        decided = self._levels.get(id(field))
+        if decided is None:
+            decided = _HIDDEN if self.viewer is None else self.viewer.levels(field)
+            self._levels[id(field)] = decided
+        return decided
 
     def columns(self, kind: str) -> set[str]:
         """The sealed columns of a type that this operation will open, so that no other is fetched."""
@@ -102,11 +132,11 @@ class Operations:
         self._services = services
 
     async def execute(self, prepared: Prepared, sent: GraphQLRequest, credential: Credential | None) -> ExecutionResult:
-        if credential is None:
-            return await self._run(prepared, sent, None)
-        tenant, principal, writes = credential.tenant, credential.principal, prepared.kind == "mutation"
+        if credential is None or _is_apart(prepared):
+            return await self._run(prepared, sent, None, credential)
+        writes = prepared.kind == "mutation"
         try:
-            async with self._units.enter(tenant, principal, write=writes, origin=sent.origin) as unit:
+            async with self._enter(credential, write=writes, origin=sent.origin) as unit:
                 result = await self._run(prepared, sent, unit)
                 unexpected = [error for error in result.errors or () if _is_unexpected(error)]
                 if writes and unexpected:
@@ -117,6 +147,7 @@ class Operations:
             return ExecutionResult(None, failed.errors)
         if not writes:  # the unit has ended, so no connection waits for the recorder
             await self.record(prepared, unit, result)
+        await self.heed(unit)
         return result
 
     @asynccontextmanager
@@ -124,32 +155,71 @@ class Operations:
         self, prepared: Prepared, sent: GraphQLRequest, credential: Credential, events: int = 1
     ) -> AsyncIterator[list["Operation"]]:
         """An operation for each of so many events, all in one unit that ends with the block; they share loaders."""
-        unit = self._units.enter(credential.tenant, credential.principal, write=False, origin=sent.origin)
-        async with unit as entered:
-            operations = [Operation(sent, prepared.selected, self._services, entered) for _ in range(events)]
+        async with self._enter(credential, write=False, origin=sent.origin) as unit:
+            operations = [Operation(sent, prepared.selected, self._services, unit) for _ in range(events)]
             for operation in operations:
                 operation.loaders = operations[0].loaders
             yield operations
 
     async def recheck(self, credential: Credential) -> Viewer:
         """Who that is by now. Raises `Unauthenticated` or `TenantSuspended` where the credential opens nothing."""
-        async with self._units.enter(credential.tenant, credential.principal, write=False) as unit:
+        async with self._enter(credential, write=False, origin=UNKNOWN) as unit:
             return unit.viewer
+
+    @asynccontextmanager
+    async def _enter(self, credential: Credential, *, write: bool, origin: Origin) -> AsyncIterator[Unit]:
+        entering = self._units.enter(
+            credential.tenant,
+            credential.principal,
+            write=write,
+            origin=origin,
+            under=credential.session,
+            key=credential.key,
+        )
+        async with entering as unit:
+            self._services.live_keys.used(credential, unit.now)
+            yield unit
 
     async def record(self, prepared: Prepared, unit: Unit, result: ExecutionResult) -> None:
         """Whatever is about to leave, and what was refused, is on record first. Raises `AuditUnavailable`."""
-        entries = list(_disclosures(self._services.wholes, (result.extensions or {}).get("disclosure", ()), unit))
+        entries = list(_disclosures(self._services, prepared.selected, unit))
         refused = sorted({_field_name(error) for error in result.errors or () if _code(error) == Forbidden.code})
         if prepared.kind != "mutation":  # a writing unit enters its own, in its transaction
             entries += unit.witness()
         if refused:
             entries.append(_entry(unit, "access.refused", fields=refused, outcome=Forbidden.code))
         if entries:
-            with span("record", entries=len(entries)):
+            with span("record", entries=len(entries)), self._counted(entries):
                 await self._services.recorder.record(entries)
 
-    async def _run(self, prepared: Prepared, sent: GraphQLRequest, unit: Unit | None) -> ExecutionResult:
+    @contextmanager
+    def _counted(self, entries: Sequence[Entry]) -> Iterator[None]:
+        """Against the viewer's budget from now on: what runs beside this must know."""
+        if self._units.budgets is not None:
+            self._units.budgets.note(entries)
+        try:
+            yield
+        except CofferError:
+            if self._units.budgets is not None:
+                self._units.budgets.forget(entries)
+            raise
+
+    async def heed(self, unit: Unit) -> None:
+        """Tell administrators, once, that the viewer's budget is spent; the unit has ended."""
+        budgets, member = self._units.budgets, unit.viewer.principal
+        if budgets is None or member is None or not budgets.claim_telling(unit):
+            return
+        try:
+            async with self._units.enter(unit.tenant.id, None, write=True, origin=unit.origin) as house:
+                await tell(house, member, hour_of(unit.now))
+        except CofferError:
+            budgets.renounce_telling(unit)
+
+    async def _run(
+        self, prepared: Prepared, sent: GraphQLRequest, unit: Unit | None, credential: Credential | None = None
+    ) -> ExecutionResult:
         operation = Operation(sent, prepared.selected, self._services, unit)
+        operation.credential = credential
         with span("execute"):
             running = execute(
                 self._schema,
@@ -167,16 +237,22 @@ class Operations:
     def tell(self, prepared: Prepared, unit: Unit, result: ExecutionResult) -> None:
         """Say in the answer at which level each selected personal field was shown, and by which rule."""
         if disclosed := self._services.disclosure(prepared.selected, unit.viewer):
+            if unit.is_over_budget:
+                spent = {"budget": "EXCEEDED", "until": resets_at(unit.now).isoformat()}
+                disclosed = [each | spent for each in disclosed]
             result.extensions = {**(result.extensions or {}), "disclosure": disclosed}
 
 
-def _disclosures(wholes: Mapping[str, str], said: Iterable[dict[str, str]], unit: Unit) -> Iterator[Entry]:
-    """One entry per type whose personal values were read: which fields at which level, of which records."""
-    for kind, disclosed in unit.disclosed.items():
+def _is_apart(prepared: Prepared) -> bool:
+    roots = {coordinate for coordinate in prepared.selected if coordinate.startswith("Mutation.")}
+    return prepared.kind == "mutation" and bool(roots) and roots <= APART
+
+
+def _disclosures(services: Services, selected: frozenset[str], unit: Unit) -> Iterator[Entry]:
+    """One entry per type, and relation to the viewer, whose personal values were read: which fields at which level."""
+    for (kind, relation), disclosed in unit.disclosed.items():
         shown = sorted(disclosed.fields) + [
-            f"{entry['field']}:{entry['level']}"
-            for entry in said
-            if entry["level"] != Level.HIDDEN.name and wholes[entry["field"].partition(".")[0]] == kind
+            f"{coordinate}:{level.name}" for coordinate, level in services.shown(kind, selected, unit.viewer, relation)
         ]
         records, plain = sorted(disclosed.records), sum(field.endswith(f":{Level.PLAIN.name}") for field in shown)
         counts = {

@@ -89,12 +89,20 @@ class UserError:
     code: str = public(_SHAPE)
     path: list[str] = public(_SHAPE, description="Where in the mutation's arguments.")
     message: str = public(_SHAPE)
+    retry_after: int | None = public(
+        _SHAPE, default=None, description="Seconds until it may be tried again, where that is what is to be done."
+    )
 
 
 def user_errors(refused: Refused, above: tuple[str, ...] = ()) -> list[UserError]:
     """`above` leads to the input that the errors' paths start from; an argument beside it stands on its own."""
     return [
-        UserError(code=e.code, path=[*(() if e.path[:1] in _BESIDE else above), *map(str, e.path)], message=e.message)
+        UserError(
+            code=e.code,
+            path=[*(() if e.path[:1] in _BESIDE else above), *map(str, e.path)],
+            message=e.message,
+            retry_after=e.retry_after,
+        )
         for e in refused.errors
     ]
 

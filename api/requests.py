@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl
 
@@ -17,15 +17,20 @@ from api.errors import refusal
 from api.limits import Limits
 from telemetry.traces import traceparent
 from tenants.origins import UNKNOWN, Origin, is_purpose
+from tenants.sessions import NO_DEVICE, Device
 
 LEGACY = "application/json"
 MODERN = "application/graphql-response+json"
+_LONGEST_AGENT = 300  # characters; the rest tells nothing to a person
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
 class GraphQLRequest:
-    """A well-formed request; `variables` are as the client sent them, not coerced."""
+    """A well-formed request; `variables` are as the client sent them, not coerced.
+
+    `device` is what it came from, which is personal: it is sealed or dropped.
+    """
 
     query: str
     operation_name: str | None
@@ -35,6 +40,7 @@ class GraphQLRequest:
     request_id: str
     idempotency_key: str | None
     origin: Origin = UNKNOWN
+    device: Device = field(default=NO_DEVICE, repr=False)
 
 
 class HTTPRefused(Exception):
@@ -122,7 +128,14 @@ async def read(request: Request, request_id: str, documents: Documents) -> Graph
         request_id=request_id,
         idempotency_key=_idempotency_key(request),
         origin=origin_of(request.headers, request_id),
+        device=_device_of(request),
     )
+
+
+def _device_of(request: Request) -> Device:
+    """The address is that of the last hop: behind a proxy it is the proxy's."""
+    agent = request.headers.get("user-agent", "")[:_LONGEST_AGENT]
+    return Device(user_agent=agent or None, address=request.client.host if request.client else None)
 
 
 def _query_parameters(request: Request, limits: Limits) -> dict[str, Any]:
@@ -222,7 +235,8 @@ def query_of(sent: Mapping[str, Any], extensions: Mapping[str, Any], documents: 
     if query is None:
         return documents.recall(digest)
     if digest.lower() != digest_of(query):
-        _bad_request("The sha256Hash is not that of the query.")
+        # Else a text could be kept under the name of another.
+        refuse(400, "PERSISTED_QUERY_HASH_MISMATCH", "The sha256Hash is not that of the query.")
     return query
 
 

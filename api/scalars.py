@@ -1,4 +1,7 @@
-"""String and ID that refuse what Postgres and UTF-8 can't keep: NUL and lone surrogates; knows no schema of ours."""
+"""String and ID that refuse what Postgres and UTF-8 can't keep: NUL and lone surrogates; dates that tell their form.
+
+Knows no schema of ours.
+"""
 
 import re
 from collections.abc import Iterable
@@ -20,8 +23,13 @@ from graphql import (
     GraphQLString,
     ValueNode,
     is_specified_directive,
+    value_from_ast_untyped,
 )
 
+FORMS = {
+    "DateTime": "A DateTime is RFC 3339 with an offset: 2026-01-31T09:00:00Z",
+    "Date": "A Date is RFC 3339: 2026-01-31",
+}
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
@@ -40,6 +48,33 @@ def harden(schema: GraphQLSchema) -> None:
             _point(directive.args.values(), copies)
     schema.type_map.update({name: copy for name, copy in copies.items() if name in schema.type_map})
     _harden_lookup(schema, copies)
+    for name, form in FORMS.items():
+        scalar = schema.type_map.get(name)
+        if isinstance(scalar, GraphQLScalarType):
+            _tell_form(scalar, form)
+
+
+def _tell_form(scalar: GraphQLScalarType, form: str) -> None:
+    """Each schema has its own; the library's errors quote the value and don't say where it stands."""
+    coerce = scalar.parse_value
+
+    def coerce_value(value: Any) -> Any:
+        try:
+            return coerce(value)
+        except GraphQLError:
+            raise GraphQLError(f"{form}.") from None
+
+    def coerce_literal(node: ValueNode, _variables: Any = None) -> Any:
+        try:
+            return coerce(value_from_ast_untyped(node))
+        except GraphQLError:
+            raise GraphQLError(f"{form}.", node) from None
+
+    scalar.description = f"{form}."
+    for name in ("parse_value", "coerce_input_value"):
+        setattr(scalar, name, coerce_value)
+    for name in ("parse_literal", "coerce_input_literal"):
+        setattr(scalar, name, coerce_literal)
 
 
 def _strict(scalar: GraphQLScalarType) -> GraphQLScalarType:

@@ -66,10 +66,10 @@ class ScheduleMutations:
     async def set_schedule(
         self,
         info: Info[Operation],
-        kind: Annotated[str, argument(_CODE)],
+        kind: Annotated[str, argument(_CODE, "As in `Schedule.kind`: `tidy`.")],
         cron: Annotated[str, argument(_CODE, "Five fields: `0 3 * * 1` is Mondays at three.")],
         time_zone: Annotated[str, argument(_CODE, "A name of the IANA: Europe/Berlin.")] = "UTC",
-        enabled: Annotated[bool, argument(_CODE)] = True,
+        enabled: Annotated[bool, argument(_CODE, "False switches it off.")] = True,
     ) -> SchedulePayload | None:
         unit, recurring = info.context.unit, _RECURRING.get(kind)
         if recurring is None:

@@ -10,30 +10,48 @@ from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.field import StrawberryField
 
 from api import guard
+from api.api_keys import ApiKey, ApiKeyMutations, ApiKeyQueries, keys_by_id
 from api.audit import AuditEntry, AuditQueries
-from api.customers import Customer, CustomerMutations, CustomerQueries
+from api.customer_changes import CustomerMutations
+from api.customers import Customer, CustomerQueries
 from api.directives import INPUT_RULES, RULES, Input, argument, one_of, public
 from api.events import EventQueries
+from api.explain import ExplainQueries
+from api.hand_overs import HandOverMutations
 from api.imports import ImportMutations, ImportQueries
+from api.invitations import InvitationMutations
 from api.jobs import Job, JobMutations, JobQueries
-from api.members import Member, MemberMutations, MemberQueries, members_of
+from api.member_acts import MemberActMutations, MemberListQueries
+from api.members import Member, MemberQueries, members_of
 from api.operation import Operation
 from api.paging import Node, any_local_id
+from api.passwords import PasswordMutations
+from api.reveals import RevealMutations
+from api.roles import OwnRole, RoleMutations, RoleQueries, roles_by_id
 from api.scalars import harden
 from api.schedules import ScheduleMutations, ScheduleQueries
+from api.second_factors import SecondFactorMutations
+from api.sessions import Session, SessionMutations, SessionQueries
+from api.sign_in import SignInMutations
+from api.sign_on import SignOnMutations, SignOnProvider, SignOnQueries, providers_by_id
+from api.sign_up import SignUpMutations
 from api.subscriptions import Subscription
 from api.tags import Tag, TagMutations, TagQueries
-from domain import audits, customers, jobs, tags
+from api.teams import Team, TeamMutations, TeamQueries
+from api.tenant import TenantMutations, TenantQueries
+from api.usage import UsageQueries
+from domain import audits, customers, jobs, sessions, tags, teams
 from domain.errors import BadInput
 from tenants.access import Permission
 from tenants.errors import Unauthenticated
 
 _MOST_NODES = 100
-_IDS = argument(Input(why="an id opens nothing by itself"))
+_IDS = argument(Input(why="an id opens nothing by itself"), "Global, as every `id` of the answers.")
 
 
 @strawberry.type
 class Query(
+    ApiKeyQueries,
     AuditQueries,
     CustomerQueries,
     EventQueries,
@@ -41,7 +59,15 @@ class Query(
     ImportQueries,
     JobQueries,
     MemberQueries,
+    MemberListQueries,
+    RoleQueries,
+    ExplainQueries,
+    SignOnQueries,
     ScheduleQueries,
+    SessionQueries,
+    TeamQueries,
+    TenantQueries,
+    UsageQueries,
 ):
     @public("each type's fields have rules of their own", description="An object by its global id, or null.")
     async def node(self, info: Info[Operation], id: Annotated[strawberry.ID, _IDS]) -> Node | None:
@@ -55,7 +81,27 @@ class Query(
 
 
 @strawberry.type
-class Mutation(MemberMutations, CustomerMutations, TagMutations, ImportMutations, JobMutations, ScheduleMutations):
+class Mutation(
+    SignInMutations,
+    PasswordMutations,
+    SecondFactorMutations,
+    SessionMutations,
+    InvitationMutations,
+    MemberActMutations,
+    RoleMutations,
+    CustomerMutations,
+    TagMutations,
+    ImportMutations,
+    JobMutations,
+    ScheduleMutations,
+    ApiKeyMutations,
+    RevealMutations,
+    HandOverMutations,
+    TeamMutations,
+    TenantMutations,
+    SignUpMutations,
+    SignOnMutations,
+):
     pass
 
 
@@ -97,7 +143,26 @@ async def _audit_entries(operation: Operation, ids: list[Any]) -> dict[Any, Any]
     return dict(zip(ids, await audits.get_many(operation.unit, ids), strict=True))
 
 
-_LOADS = {"Customer": _customers, "Tag": _tags, "Member": _members, "Job": _jobs, "AuditEntry": _audit_entries}
+async def _sessions(operation: Operation, ids: list[Any]) -> dict[Any, Any]:
+    return dict(await sessions.get_many(operation.unit, ids))
+
+
+async def _teams(operation: Operation, ids: list[Any]) -> dict[Any, Any]:
+    return dict(await teams.get_many(operation.unit, ids)) if operation.may(Permission.MEMBERS_READ) else {}
+
+
+_LOADS = {
+    "Customer": _customers,
+    "Tag": _tags,
+    "Member": _members,
+    "Job": _jobs,
+    "AuditEntry": _audit_entries,
+    "Session": _sessions,
+    "Team": _teams,
+    "OwnRole": roles_by_id,
+    "SignOnProvider": providers_by_id,
+    "ApiKey": keys_by_id,
+}
 
 
 class GuardedSchema(strawberry.Schema):
@@ -120,11 +185,10 @@ def build(
         query=query,
         mutation=mutation,
         subscription=subscription,
-        types=[Customer, Tag, Member, Job, AuditEntry],
+        types=[Customer, Tag, Member, Job, AuditEntry, Team, OwnRole, SignOnProvider, ApiKey, Session],
         config=config,
     )
-    sdl = built.as_str()
     schema = built._schema
     guard.install(schema)
-    harden(schema)
-    return schema, sdl + "\n"
+    harden(schema)  # before it is printed, as it tells the forms of dates
+    return schema, built.as_str() + "\n"

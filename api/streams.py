@@ -186,6 +186,7 @@ class Streams:
                 for result in results:
                     self._operations.tell(prepared, unit, result)
         await self._operations.record(prepared, unit, _as_one(results))
+        await self._operations.heed(unit)
         return results, decided_at
 
 

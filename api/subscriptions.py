@@ -56,9 +56,11 @@ class CustomerChange:
 
 
 async def _change(fact: Fact, info: GraphQLResolveInfo[Operation], **_ids: object) -> CustomerChange | None:
-    """None where the event was forgotten meanwhile; then nothing is sent."""
-    found = await _events_of(info.context).load(fact.id)
-    return None if found is None else CustomerChange(event=found)
+    """None where the event was forgotten meanwhile, or is of a customer beyond reach; then nothing is sent."""
+    operation = info.context
+    found = await _events_of(operation).load(fact.id)
+    is_open = customers.is_everything(operation.unit) or await _customers_of(operation).load(fact.subject) is not None
+    return CustomerChange(event=found) if found is not None and is_open else None
 
 
 def _events_of(operation: Operation) -> "DataLoader[UUID, Event | None]":
@@ -108,7 +110,9 @@ class Subscription:
         description="Each change of a customer as it commits: of all, or of up to 100.",
     )
     async def customer_changed(
-        self, info: Info[Operation], ids: Annotated[list[strawberry.ID] | None, argument(_HARMLESS)] = None
+        self,
+        info: Info[Operation],
+        ids: Annotated[list[strawberry.ID] | None, argument(_HARMLESS, "Customers'.")] = None,
     ) -> AsyncIterator[CustomerChange | None]:
         if ids is not None and not 1 <= len(ids) <= _MOST:
             raise BadInput(f"`ids` has 1 to {_MOST} ids.")
@@ -124,7 +128,7 @@ class Subscription:
         description="How a job stands, now and whenever it moved; ends with the job.",
     )
     async def job_progress(
-        self, info: Info[Operation], id: Annotated[strawberry.ID, argument(_HARMLESS)]
+        self, info: Info[Operation], id: Annotated[strawberry.ID, argument(_HARMLESS, "The job's.")]
     ) -> AsyncIterator[Job | None]:
         feed, tenant, job = info.context.services.feed, info.context.unit.tenant.id, local_id("Job", id)
         with feed.job(tenant, job) as watching:

@@ -42,9 +42,13 @@ class TagQueries:
 
 @strawberry.type
 class TagMutations:
-    @requires(Permission.TAGS_MANAGE)
+    @requires(
+        Permission.TAGS_MANAGE, description="Make a tag. With an Idempotency-Key, asking again makes no second one."
+    )
     async def create_tag(
-        self, info: Info[Operation], name: Annotated[str, argument(Writes(field="Tag.name"))]
+        self,
+        info: Info[Operation],
+        name: Annotated[str, argument(Writes(field="Tag.name"), "1 to 200 characters; unique.")],
     ) -> TagPayload | None:
         unit, key, said = info.context.unit, key_of(info), fingerprint(info, name)
         if key and (kept := await outcomes.find(unit, key, said)):

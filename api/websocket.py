@@ -16,6 +16,7 @@ from starlette.websockets import WebSocket
 from api.conversations import Answers, Conversation, Prove, SocketLimits, Subscribe
 from api.documents import Documents
 from api.http import Execute
+from api.rates import Rates
 from api.visits import Visits
 
 PROTOCOL = "graphql-transport-ws"
@@ -40,8 +41,11 @@ class GraphQLSocket:
         origins: Sequence[str] = (),
         limits: SocketLimits,
         visits: Visits | None = None,
+        rates: Rates | None = None,
     ) -> None:
-        self._answers = Answers(documents, identify, execute, subscribe, may_introspect, visits or Visits())
+        self._answers = Answers(
+            documents, identify, execute, subscribe, may_introspect, visits or Visits(), rates or Rates(percent=0)
+        )
         self._origins = frozenset(origin.lower() for origin in origins)
         self._limits = limits
         self._open: set[Conversation] = set()

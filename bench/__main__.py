@@ -17,8 +17,8 @@ from bench.house import OTHER_CORE, SERVER_CORE, House, house, on_core
 from bench.load import Measured, ask, drive, message
 from bench.server import Kind, serving
 from telemetry import logs
-from tenants.access import Role
 
+_TURNS = 5
 _WARM_UP = 0.3  # of the seconds of a case; keyrings are opened and plans cached in it
 
 
@@ -51,9 +51,11 @@ async def _bench(asked: argparse.Namespace) -> None:
         with serving(built.settings, Kind()) as port:
             for each in wanted:
                 _print_rate(each, await _measured(port, each, asked), lowest)
+            cost = await _compared(port, wanted[0], wanted[-1], asked)
         _print_rate(case, lowest, lowest)
         with serving(built.settings, Kind(is_unrecorded=True)) as port:
             _print_rate(unrecorded(wanted[0]), await _measured(port, wanted[0], asked), lowest)
+        print(f"({wanted[-1].letter}) costs {cost:.2f} of (a), both asked by turns")
         print(f"\nms of a request alone{'':13}" + "".join(f"{part:>10}" for part in (*_PARTS, "all")))
         with serving(built.settings, Kind(is_timed=True)) as port:
             for each in wanted:
@@ -67,9 +69,11 @@ _PARTS = (DATABASE, RECORD, CRYPTO, REST, JSON)
 async def _cases(built: House) -> list[Case]:
     api = Api(built.settings)
     try:
-        managers = [await api.tokens.issue(tenant.credential(Role.MANAGER)) for tenant in built.tenants]
-        agents = [await api.tokens.issue(tenant.credential(Role.AGENT)) for tenant in built.tenants]
-        return cases(built, managers, agents, await api.tokens.issue(built.spare.credential(Role.MANAGER)))
+        issue = api.tokens.issue
+        managers = [await issue(tenant.credential(tenant.manager)) for tenant in built.tenants]
+        agents = [await issue(tenant.credential(tenant.agent)) for tenant in built.tenants]
+        keepers = [await issue(tenant.credential(tenant.keeper)) for tenant in built.tenants]
+        return cases(built, managers, agents, keepers, await issue(built.spare.credential(built.spare.manager)))
     finally:
         await api.close()
 
@@ -79,6 +83,17 @@ async def _measured(port: int, case: Case, asked: argparse.Namespace) -> Measure
     for seconds in (asked.seconds * _WARM_UP, asked.seconds):
         measured = await drive(port, case.requests, case.expected, seconds=seconds, concurrency=asked.concurrency)
     return measured
+
+
+async def _compared(port: int, one: Case, other: Case, asked: argparse.Namespace) -> float:
+    """How often as long the other takes: by turns, so that whatever else the machine does slows both."""
+    taken = {one.letter: 0.0, other.letter: 0.0}
+    for _ in range(_TURNS):
+        for case in (one, other):
+            seconds = asked.seconds / _TURNS
+            measured = await drive(port, case.requests, case.expected, seconds=seconds, concurrency=asked.concurrency)
+            taken[case.letter] += 1 / measured.rate
+    return taken[other.letter] / taken[one.letter]
 
 
 async def _split(port: int, case: Case, seconds: float) -> Mapping[str, float]:

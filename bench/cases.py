@@ -1,4 +1,4 @@
-"""What is asked: the four operations and the floor, as endless streams of ready requests over all tenants."""
+"""What is asked: the five operations and the floor, as endless streams of ready requests over all tenants."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -29,14 +29,15 @@ class Case:
     expected: Expected
 
 
-def cases(house: House, managers: list[str], agents: list[str], spare: str) -> list[Case]:
-    """The operations (a) to (d); the tokens stand in the order of the house's tenants."""
+def cases(house: House, managers: list[str], agents: list[str], keepers: list[str], spare: str) -> list[Case]:
+    """The operations (a) to (d), and (g); the tokens stand in the order of the house's tenants."""
     page = Expected(_ROW, min(50, house.rows_each))
     return [
         Case("a", "page of 50 as MANAGER", cycle([_ask(token, _PAGE) for token in managers]), page),
         Case("b", "page of 50 as AGENT", cycle([_ask(token, _PAGE) for token in agents]), page),
         Case("c", "find by e-mail", cycle(list(_finds(house, managers))), Expected(_ROW, 1)),
         Case("d", "create", _creates(spare), Expected(_ROW, 1)),
+        Case("g", "page of 50 with levels by row", cycle([_ask(token, _PAGE) for token in keepers]), page),
     ]
 
 

@@ -15,7 +15,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crypto.keyring import Keyring
 from tenants.recorder import Recorder
-from tenants.unit import Unit, Units
+from tenants.unit import Unit
+from tenants.units import Units
 
 DATABASE, CRYPTO, JSON, RECORD, REST = "database", "crypto", "JSON", "record", "GraphQL"
 PATH = "/bench/costs"

@@ -1,4 +1,4 @@
-"""A loaded Coffer kept in a folder: Postgres, OpenBao, tenants with a manager and an agent each, sealed customers."""
+"""A loaded Coffer kept in a folder: Postgres, OpenBao, tenants with three members each, sealed customers."""
 
 import hashlib
 import json
@@ -7,11 +7,12 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from uuid import UUID
 
 import asyncpg
+from sqlalchemy import update
 
 import settings as configuration
 from api.app import Api
@@ -24,8 +25,12 @@ from local.postgres import Postgres, create_roles_and_database, postgres
 from migrations.apply import upgrade_async
 from settings import Mode, Settings
 from tenants import members
-from tenants.access import Role
+from tenants.access import BUILT_IN, Grants, Level, Permission, Role, RoleSpec
+from tenants.ids import new_id
 from tenants.provisioning import Provisioning
+from tenants.roles import MemberOwnRole, OwnRole
+from tenants.tenants import tenants
+from tenants.unit import Unit
 from tenants.viewers import Credential, MemberId, TenantId
 
 TENANTS = 20
@@ -38,14 +43,17 @@ _LOADED = "loaded.json"
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A tenant by its ids, as they are kept in the folder."""
+    """A tenant by its ids, as they are kept in the folder.
+
+    `keeper` sees every other customer in plain, because it is its owner, and all the rest masked.
+    """
 
     tenant: str
     manager: str
     agent: str
+    keeper: str
 
-    def credential(self, role: Role) -> Credential:
-        member = self.manager if role is Role.MANAGER else self.agent
+    def credential(self, member: str) -> Credential:
         return Credential(TenantId(UUID(self.tenant)), MemberId(UUID(member)))
 
 
@@ -61,8 +69,9 @@ class House:
 
 @asynccontextmanager
 async def house(folder: Path, rows: int) -> AsyncIterator[House]:
-    """Loaded on the first use of `folder` with that many rows; a change of the migrations loads anew."""
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(_VERSIONS.glob("*.py"))))
+    """Loaded on the first use of `folder` with that many rows; a change of the migrations or of this loads anew."""
+    made_by = [*sorted(_VERSIONS.glob("*.py")), Path(__file__)]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in made_by))
     kept = folder / f"{rows}-{digest.hexdigest()[:8]}"
     if not (kept / _LOADED).exists():
         _forget_stale(folder, rows)
@@ -126,6 +135,7 @@ def _settings(server: Postgres, bao: OpenBao, credentials: Credentials, folder: 
         pool_size=10,
         key_ttl_seconds=3600,
         log_level="WARNING",
+        rate_percent=10_000,  # counted, but never reached
         audit_store=f"file://{folder / 'audit'}",
     )
 
@@ -154,17 +164,36 @@ async def _tenant(api: Api, provisioning: Provisioning, slug: str) -> Loaded:
     tenant = await provisioning.provision(slug, slug.title(), region="US")
     made = []
     async with api.units.enter(TenantId(tenant.id), None, write=True) as unit:
+        mine = update(tenants).where(tenants.c.id == tenant.id)
+        await unit.run(mine.values(disclosure_budget=2_000_000_000))  # counted, but never reached
         for role in (Role.MANAGER, Role.AGENT):
             name = role.value.lower()
             email, nobodys = f"{name}@example.org", "-"  # tokens are issued here, not earned by signing in
             made.append(await members.add(unit, email=email, name=name, password_hash=nobodys, roles=[role]))
+        made.append(await members.add(unit, email="keeper@example.org", name="keeper", password_hash=nobodys, roles=[]))
+        await _give_role(unit, made[-1])
     return Loaded(str(tenant.id), *map(str, made))
+
+
+async def _give_role(unit: Unit, member: MemberId) -> None:
+    """PLAIN for the owner of the customer, else MASKED, of all that a manager sees in plain."""
+    seen = [each for each, level in BUILT_IN[Role.MANAGER].levels.items() if level is Level.PLAIN]
+    masked, plain = [Grants(levels=dict.fromkeys(seen, level)) for level in (Level.MASKED, Level.PLAIN)]
+    spec = RoleSpec(replace(masked, permissions=frozenset({Permission.CUSTOMERS_READ})), own=plain)
+    named = {"name": "keeper", "description": "", "spec": spec.dump()}
+    role = OwnRole(tenant_id=unit.tenant.id, id=new_id(), **named, version=1, created_at=unit.now, updated_at=unit.now)
+    unit.add(role)
+    await unit.flush()
+    unit.add(MemberOwnRole(tenant_id=unit.tenant.id, member_id=member, role_id=role.id))
 
 
 async def _customers(api: Api, tenant: Loaded, numbers: range) -> None:
     step = customers.MOST_AT_ONCE
     for start in range(numbers.start, numbers.stop, step):
-        batch = [person(number) for number in range(start, min(start + step, numbers.stop))]
+        batch = [
+            person(number) | {"owner_id": UUID(tenant.keeper) if number % 2 else None}
+            for number in range(start, min(start + step, numbers.stop))
+        ]
         async with api.units.enter(TenantId(UUID(tenant.tenant)), None, write=True) as unit:
             for outcome in await customers.create_many(unit, batch):
                 if isinstance(outcome, Refused):

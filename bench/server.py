@@ -46,7 +46,7 @@ def serving(settings: Settings, kind: Kind) -> Iterator[int]:
         command = [sys.executable, "-m", "bench.server", str(listening.fileno()), str(SERVER_CORE)]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[listening.fileno()])
         assert process.stdin is not None
-        process.stdin.write(json.dumps({"settings": asdict(settings), "kind": asdict(kind)}).encode())
+        process.stdin.write(json.dumps({"settings": asdict(settings), "kind": asdict(kind)}, default=list).encode())
         process.stdin.close()
     try:
         yield port
@@ -89,8 +89,9 @@ def _profiled(path: str | None) -> Iterator[None]:
 
 
 def _settings(told: dict[str, Any]) -> Settings:
-    roles = {name: AppRole(**told[name]) for name in ("api_role", "provisioner_role")}
-    return Settings(**{**told, **roles, "mode": Mode(told["mode"]), "cors_origins": tuple(told["cors_origins"])})
+    parsed: dict[str, Any] = {name: AppRole(**told[name]) for name in ("api_role", "provisioner_role")}
+    parsed |= {"cors_origins": tuple(told["cors_origins"]), "egress_allow": frozenset(told["egress_allow"])}
+    return Settings(**{**told, **parsed, "mode": Mode(told["mode"])})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from api.app import Api
 from bench.house import SERVER_CORE, House, Loaded, on_core
 from jobs.handling import Handler, Run
 from jobs.worker import Worker
-from tenants.access import Role
 from tenants.audit.chains import AuditChains
 from tenants.audit.entries import DISCLOSED, Entry
 from tenants.audit.store import CheckpointStore
@@ -58,7 +57,7 @@ async def _disclosures(house: House, seconds: float) -> None:
 async def _links(house: House, count: int) -> None:
     api = Api(house.settings)
     chains = AuditChains(api.units, api.keys, CheckpointStore(house.settings.audit_store))
-    tenant = house.spare.credential(Role.MANAGER).tenant
+    tenant = house.spare.credential(house.spare.manager).tenant
     while (await chains.link(tenant)).count:
         pass  # what the disclosures left
     for _ in range(count // _GROUP):
@@ -78,7 +77,8 @@ async def _jobs(house: House, name: str, url: str, count: int) -> None:
     worker.start()
     began = time.perf_counter()
     for number in range(count // _GROUP):
-        credential = house.tenants[number % len(house.tenants)].credential(Role.MANAGER)
+        tenant = house.tenants[number % len(house.tenants)]
+        credential = tenant.credential(tenant.manager)
         async with worker.units.enter(credential.tenant, credential.principal, write=True) as unit:
             for _ in range(_GROUP):
                 await unit.enqueue(NOTHING, NoArguments())
@@ -102,7 +102,7 @@ def _nothing(done: asyncio.Event, count: int) -> Handler:
 
 
 def _entry(tenant: Loaded) -> Entry:
-    credential = tenant.credential(Role.MANAGER)
+    credential = tenant.credential(tenant.manager)
     return Entry(
         tenant=credential.tenant,
         at=datetime.now(UTC),

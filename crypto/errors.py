@@ -9,6 +9,7 @@ class CofferError(Exception):
     code: ClassVar[str] = "INTERNAL"
     message: str = "Something went wrong on our side."
     retryable: ClassVar[bool] = False
+    retry_after: int | None = None  # seconds, where it is known
 
     def __init__(self, message: str | None = None) -> None:
         if message is not None:

@@ -76,11 +76,8 @@ async def get_many(unit: Unit, entries: Sequence[UUID]) -> list[EntryView | None
 
 
 async def disclosed(unit: Unit, viewer: UUID | None, since: datetime | None, until: datetime | None) -> list[HourCount]:
-    """Per hour, oldest first, of one viewer or of all; the last day unless told. Raises `BadInput` beyond 31 days."""
-    end = until or unit.now
-    start = (since or end - timedelta(days=1)).astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    if end - start > LONGEST:
-        raise BadInput("`from` and `to` are at most 31 days apart.")
+    """Per hour, oldest first, of one viewer or of all, within `hours_between`."""
+    start, end = hours_between(unit, since, until)
     sums = [func.sum(getattr(DisclosureCounter, name)).label(name) for name in ("records", "plain", "masked")]
     hours = (DisclosureCounter.hour >= start, DisclosureCounter.hour < end)
     statement = select(DisclosureCounter.hour, *sums).where(DisclosureCounter.tenant_id == unit.tenant.id, *hours)
@@ -88,6 +85,15 @@ async def disclosed(unit: Unit, viewer: UUID | None, since: datetime | None, unt
         statement = statement.where(DisclosureCounter.viewer == viewer)
     rows = await unit.rows(statement.group_by(DisclosureCounter.hour).order_by(DisclosureCounter.hour))
     return [HourCount(row.hour, int(row.records), int(row.plain), int(row.masked)) for row in rows]
+
+
+def hours_between(unit: Unit, since: datetime | None, until: datetime | None) -> tuple[datetime, datetime]:
+    """From the start of the first hour; the last day unless told. Raises `BadInput` beyond 31 days."""
+    end = until or unit.now
+    start = (since or end - timedelta(days=1)).astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    if end - start > LONGEST:
+        raise BadInput("`from` and `to` are at most 31 days apart.")
+    return start, end
 
 
 def _selected(unit: Unit) -> Select[Any]:

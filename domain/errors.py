@@ -30,11 +30,15 @@ class IdempotencyKeyReused(CofferError):
 
 @dataclass(frozen=True, slots=True)
 class UserError:
-    """What a user can mend: a stable code, the path of the input below the mutation's arguments, and a sentence."""
+    """What a user can mend: a stable code, the path of the input below the mutation's arguments, and a sentence.
+
+    `retry_after` is in seconds.
+    """
 
     code: str
     path: Path
     message: str
+    retry_after: int | None = None
 
 
 class Refused(CofferError):

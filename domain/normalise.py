@@ -23,6 +23,10 @@ class Invalid(Exception):
         self.reason = reason
 
 
+class Blank(Invalid):
+    """Nothing to see was given."""
+
+
 # A library's error may quote what it was given, so no Invalid is raised while one is handled: nothing hangs on
 # __cause__ or __context__ for a log to print.
 
@@ -114,7 +118,7 @@ def _one_line(text: str) -> str:
         raise Invalid("contains control characters or characters that change the direction of text")
     spaced = " ".join(normal.split())
     if not any(unicodedata.category(character)[0] in "LNPS" for character in spaced):
-        raise Invalid("has no visible character; leave the field out where there is no value")
+        raise Blank("has no visible character; leave the field out where there is no value")
     return _bounded(spaced, MOST_IN_LINE)
 
 

@@ -8,13 +8,9 @@ from typing import Any
 
 from domain import masks
 from domain.errors import Path, UserError
-from tenants.access import Level
+from tenants.access import Level, Relation
 from tenants.documents import MOST_VALUES, Document, Mask, PersonalField
 from tenants.viewers import Viewer
-
-
-def level(viewer: Viewer, field: PersonalField) -> Level:
-    return viewer.level(field.sensitivity)
 
 
 def shown(at: Level, mask: Mask, value: Any) -> Any:
@@ -28,14 +24,18 @@ def shown(at: Level, mask: Mask, value: Any) -> Any:
     return masks.apply(mask, value)
 
 
-def may_write(viewer: Viewer, field: PersonalField) -> bool:
-    """A unique index confirms values when it refuses them, so its field wants the right to search as well."""
-    searchable = field.index is None or not field.index.is_unique or viewer.may_search(field.index.right)
-    return searchable and viewer.may_write(field.sensitivity)
+def may_write(viewer: Viewer, field: PersonalField, relation: Relation) -> bool:
+    """Of a customer in that relation to the viewer.
+
+    A unique index confirms values of anybody when it refuses them, so its field wants the right to search all as well.
+    """
+    everywhere = viewer.on(Relation.OTHER).searches
+    searchable = field.index is None or not field.index.is_unique or field.index.right in everywhere
+    return searchable and viewer.on(relation).may_write(field.sensitivity, field.name)
 
 
 def masked_inputs(
-    viewer: Viewer, current: Document, names: Mapping[str, str], changes: Mapping[str, Any]
+    viewer: Viewer, relation: Relation, current: Document, names: Mapping[str, str], changes: Mapping[str, Any]
 ) -> list[UserError]:
     """Errors for every change that would write back what the viewer was shown in place of the value.
 
@@ -46,12 +46,11 @@ def masked_inputs(
         _masked(names[name])
         for name, value in changes.items()
         if (field := current.fields.get(name)) is not None
-        and _writes_back(viewer, field, value, getattr(current, field.shown_as))
+        and _writes_back(viewer.levels(field)[relation], field, value, getattr(current, field.shown_as))
     ]
 
 
-def _writes_back(viewer: Viewer, field: PersonalField, value: Any, current: Any) -> bool:
-    at = level(viewer, field)
+def _writes_back(at: Level, field: PersonalField, value: Any, current: Any) -> bool:
     if at is Level.PLAIN:
         return False
     if _is_empty(value):

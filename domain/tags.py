@@ -11,10 +11,9 @@ from sqlalchemy.orm import Mapped
 
 from crypto.keyring import SealedCell
 from crypto.values import Secret
-from domain import normalise
-from domain.errors import Refused, UserError
-from domain.normalise import Invalid
-from tenants.access import Sensitivity
+from domain import normalise, required
+from domain.errors import Forbidden, Refused, UserError
+from tenants.access import Level, Relation, Sensitivity
 from tenants.documents import Document, Mask, personal
 from tenants.ids import new_id
 from tenants.owned import Backup, TenantOwned, clear, places, sealed
@@ -51,6 +50,7 @@ class TagView:
     """One tag as read; its name stays sealed until a rule lets it out."""
 
     __slots__ = ("_row", "_unit")
+    relation = Relation.NONE
 
     def __init__(self, row: Row[Any] | Tag, unit: Unit) -> None:
         self._row = row
@@ -96,11 +96,12 @@ async def of_customers(unit: Unit, customers: Sequence[UUID]) -> list[list[TagVi
 
 
 async def create(unit: Unit, name: str) -> TagView:
-    """Raises `Refused`: INVALID, TAKEN, TOO_MANY."""
-    try:
-        kept = normalise.name(name)
-    except Invalid as invalid:
-        raise Refused([UserError("INVALID", ("name",), f"name {invalid.reason}.")]) from None
+    """Raises `Forbidden` where the viewer sees no names, as one that is taken would be told; and `Refused`:
+    REQUIRED, INVALID, TAKEN, TOO_MANY.
+    """
+    if unit.viewer.principal and unit.viewer.levels(TagName.fields["name"])[Relation.NONE] is not Level.PLAIN:
+        raise Forbidden("Only who sees the names of tags may make one.")
+    kept = required.one(("name",), name, normalise.name)
     await unit.rows(select(func.pg_advisory_xact_lock(func.hashtextextended(f"tags {unit.tenant.id}", 0))))
     present = await every(unit)
     if len(present) >= MOST_TAGS:

@@ -4,22 +4,27 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, exists, select, tuple_
+from sqlalchemy import delete, exists, func, select, tuple_
 
 from domain import outcomes
 from domain.imports import ImportRow
 from domain.outcomes import Outcome
 from tenants import events
+from tenants.attempts import SignInAttempt
 from tenants.audit.entries import DisclosureCounter
 from tenants.events import Event
 from tenants.jobs import Job, JobKind, NoArguments, Priority
+from tenants.one_time_tokens import OneTimeToken
 from tenants.owned import TenantOwned
-from tenants.sign_in import SignInAttempt
+from tenants.sessions import Session
+from tenants.sign_on import SignOnRequest
 from tenants.unit import Unit
+from tenants.usage import UsageHour, UsageSize
 
 BATCH = 1_000
 JOBS_KEPT = timedelta(days=90)
 _ATTEMPTS_KEPT = timedelta(days=1)
+_SESSIONS_KEPT = timedelta(days=30)  # with their refresh tokens, after they ended
 _COUNTERS_KEPT = timedelta(days=400)  # a year, and time to compare it with the one before
 TIDY = JobKind("tidy", NoArguments, "Forget what has served its time.", priority=Priority.IDLE)
 
@@ -29,7 +34,12 @@ FORGOTTEN: Mapping[type[TenantOwned], Callable[[datetime], Any]] = {
     Event: lambda now: Event.at < now - events.KEPT,
     Outcome: lambda now: Outcome.created_at < now - outcomes.KEPT,
     SignInAttempt: lambda now: SignInAttempt.until < now - _ATTEMPTS_KEPT,
+    Session: lambda now: func.coalesce(Session.ended_at, Session.expires_at) < now - _SESSIONS_KEPT,
+    OneTimeToken: lambda now: OneTimeToken.expires_at < now,
+    SignOnRequest: lambda now: SignOnRequest.expires_at < now,
     DisclosureCounter: lambda now: DisclosureCounter.hour < now - _COUNTERS_KEPT,
+    UsageHour: lambda now: UsageHour.hour < now - _COUNTERS_KEPT,
+    UsageSize: lambda now: UsageSize.day < (now - _COUNTERS_KEPT).date(),
     ImportRow: lambda now: exists().where(*_OF_JOB, Job.ended_at < now - JOBS_KEPT),
     Job: lambda now: (Job.ended_at < now - JOBS_KEPT) & ~exists().where(*_OF_JOB),
 }

@@ -26,7 +26,8 @@ from tenants.errors import Conflict, DatabaseUnavailable, LeaseLost, TenantSuspe
 from tenants.jobs import JobId, JobKind, JobState, Wish
 from tenants.ledger import Lease, Ledger
 from tenants.origins import Origin
-from tenants.unit import Unit, Units
+from tenants.unit import Unit
+from tenants.units import Units
 from tenants.viewers import MemberId, TenantId
 
 A = TypeVar("A")

@@ -11,7 +11,7 @@ from tenants.jobs import NoArguments
 from tenants.ledger import Ledger
 from tenants.provisioning import PROVISION, Provisioning
 from tenants.tenants import Tenant
-from tenants.unit import Units
+from tenants.units import Units
 
 
 def provision_by(provisioning: Provisioning | None) -> Handler:

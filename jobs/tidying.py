@@ -2,6 +2,7 @@
 
 from domain.imports import forget_cancelled
 from domain.tidying import BATCH, FORGOTTEN, forget_some
+from domain.usage import keep_size
 from jobs.handling import Run
 from tenants.jobs import NoArguments
 
@@ -17,5 +18,6 @@ async def tidy(run: Run[NoArguments]) -> None:
             gone = await forget_some(step.unit, tables[place])
             place += gone < BATCH
             if place == len(tables):
+                await keep_size(step.unit)
                 return step.finish(result={"forgotten": run.done + gone}, done=run.done + gone)
             step.move(cursor=place, done=run.done + gone)

@@ -28,6 +28,7 @@ from jobs.pulses import is_alive as is_alive
 from jobs.scheduling import Scheduler
 from jobs.sweeping import Sweeper
 from jobs.telling import Telling
+from mail import Post
 from settings import AppRole, Settings
 from telemetry.metrics import Metrics
 from telemetry.traces import Tracing
@@ -38,7 +39,7 @@ from tenants.database import Database
 from tenants.jobs import JobId, JobKind
 from tenants.ledger import LEASE, Ledger
 from tenants.provisioning import PROVISION, Provisioning
-from tenants.unit import Units
+from tenants.units import Units
 from tenants.viewers import TenantId
 
 GRACE = 20.0  # seconds that running steps get to end in
@@ -79,7 +80,9 @@ class Worker:
         self.bell = Bell(wake_by(self.broker, settings.broker_queue, self._woken))
         cache = KeyringCache(ttl=settings.key_ttl_seconds)
         self.units = Units(self.database, self.keys, cache, ring=self.bell.ring)
-        self.handlers = {**all_handlers(self._provisioning()), **(handlers or {})}
+        post = Post(settings.mail_url, settings.mail_from, ca_file=settings.mail_ca_file)
+        own = all_handlers(self._provisioning(), post, settings.portal_url or settings.issuer)
+        self.handlers = {**own, **(handlers or {})}
         without = () if self.maker else (PROVISION.name,)
         telling = Telling(self.tracing, self.metrics)
         handling = Handling(self.units, self.ledger, self.handlers, telling, without=without)

@@ -39,7 +39,8 @@ from tenants import job_acts, members
 from tenants.access import Role
 from tenants.jobs import ENDED, JobId, JobState
 from tenants.provisioning import Provisioning
-from tenants.unit import Unit, Units
+from tenants.unit import Unit
+from tenants.units import Units
 from tenants.viewers import MemberId, TenantId
 
 DATABASE = "coffer"

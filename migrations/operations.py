@@ -58,3 +58,13 @@ def let_recorder_insert(table: str) -> None:
     """The recorder's role adds rows of all tenants and reads none."""
     op.execute(f"CREATE POLICY recorder ON {table} FOR INSERT TO {RECORDER} WITH CHECK (true)")
     op.execute(f"GRANT INSERT ON {table} TO {RECORDER}")
+
+
+def belongs_to(table: str, column: str, parent: str, *, on_delete: str | None = "CASCADE") -> sa.ForeignKeyConstraint:
+    """Composite, so that no row can belong to another tenant's."""
+    return sa.ForeignKeyConstraint(
+        ["tenant_id", column],
+        [f"{parent}.tenant_id", f"{parent}.id"],
+        name=f"fk_{table}_tenant_id_{column}",
+        ondelete=on_delete,
+    )

@@ -5,21 +5,25 @@ themselves, so a table or a right that nobody declared is found as surely as one
 """
 
 from collections.abc import Iterator
+from importlib import import_module
+from pkgutil import walk_packages
 from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import Mapper
 
+import tenants
 from tenants.database import Database
 from tenants.errors import UnsafeDatabase
 from tenants.owned import TenantOwned, places
+from tenants.tenants import APP_MAY_SET
 
 OWNER, APP, PLATFORM, RECORDER = "coffer_owner", "coffer_app", "coffer_platform", "coffer_recorder"
 _OWN_ROW = "({column} = (current_setting('coffer.tenant'::text))::uuid)"
 _HISTORY = "alembic_version"
-_OUR_FUNCTIONS = {"coffer_enter", "coffer_wake"}
-_PLATFORM_RIGHTS = {("tenants", right) for right in ("SELECT", "INSERT", "UPDATE")}
+_OUR_FUNCTIONS = {"coffer_enter", "coffer_touch_access", "coffer_wake"}
+_PLATFORM_RIGHTS = {("issuers", "SELECT")} | {("tenants", right) for right in ("SELECT", "INSERT", "UPDATE")}
 
 _ROLES = """
     SELECT rolname, rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb OR rolreplication AS is_mighty,
@@ -104,13 +108,15 @@ async def _rows(connection: AsyncConnection, query: str) -> list[Any]:
 
 
 def _owned() -> Iterator[type[TenantOwned]]:
+    for module in walk_packages(tenants.__path__, "tenants."):  # a table that nobody imported is expected as well
+        import_module(module.name)
     mapper: Mapper[Any]
     for mapper in TenantOwned.registry.mappers:
         yield mapper.class_
 
 
 def _expected_tables() -> set[str]:
-    return {"tenants", *(owned.__tablename__ for owned in _owned())}
+    return {"issuers", "tenants", *(owned.__tablename__ for owned in _owned())}
 
 
 async def _roles(connection: AsyncConnection) -> list[str]:
@@ -141,7 +147,8 @@ async def _tables(connection: AsyncConnection) -> list[str]:
 
 async def _policies(connection: AsyncConnection) -> list[str]:
     expected: set[tuple[str | tuple[str, ...] | None, ...]] = {
-        ("tenants", "all_tenants", "PERMISSIVE", (PLATFORM,), "ALL", "true", "true")
+        ("tenants", "all_tenants", "PERMISSIVE", (PLATFORM,), "ALL", "true", "true"),
+        ("issuers", "all_issuers", "PERMISSIVE", (PLATFORM,), "SELECT", "true", None),
     }
     for table in _expected_tables():
         own = _OWN_ROW.format(column="id" if table == "tenants" else "tenant_id")
@@ -171,6 +178,8 @@ async def _grants(connection: AsyncConnection) -> list[str]:
         for column in columns
     }
     expected |= {(owned.__tablename__, RECORDER, "INSERT") for owned in _owned() if owned.is_recorded}
+    expected |= {(f"tenants.{column}", APP, "UPDATE") for column in APP_MAY_SET}
+    expected |= {("issuers", APP, right) for right in ("SELECT", "INSERT", "DELETE")}
     expected |= {("tenants", APP, "SELECT")} | {(table, PLATFORM, right) for table, right in _PLATFORM_RIGHTS}
     actual = {(row.relname, row.grantee, row.privilege) for row in await _rows(connection, _GRANTS)}
     return [f"{who} lacks {what} on {table}" for table, who, what in sorted(expected - actual)] + [

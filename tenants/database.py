@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
-from sqlalchemy import Row
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, PendingRollbackError
+from sqlalchemy import Boolean, Row, Uuid, bindparam, event, text
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError, PendingRollbackError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 from sqlalchemy.sql.base import Executable
@@ -13,6 +13,10 @@ from sqlalchemy.sql.base import Executable
 from telemetry.traces import span
 from tenants.errors import Conflict, DatabaseUnavailable
 
+# For the house's own acts inside a tenant; everybody else enters by a unit. (`SELECT FROM`: nothing comes back.)
+SCOPE = text("SELECT FROM coffer_enter(:tenant, NULL, :writes)").bindparams(
+    bindparam("tenant", type_=Uuid), bindparam("writes", False, type_=Boolean)
+)
 Read = Callable[[Executable], Awaitable[Sequence[Row[Any]]]]  # rows of one statement, in somebody's transaction
 
 _READS: dict[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
@@ -34,6 +38,7 @@ class Database:
             connect_args={"timeout": 5, "server_settings": {"application_name": "coffer", "jit": "off"}}
             | (connect_args or {}),
         )
+        event.listen(self._engine.sync_engine, "checkout", _refuse_closed)
         self._reads = self._engine.execution_options(**_READS)
         self._statements = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -81,6 +86,15 @@ class Database:
 
     async def close(self) -> None:
         await self._engine.dispose()
+
+
+def _refuse_closed(connection: Any, _record: object, _proxy: object) -> None:
+    """One that broke while nobody used it is made anew instead of failing its next user; Postgres is asked nothing.
+
+    See https://docs.sqlalchemy.org/en/21/core/pooling.html, Custom / Legacy Pessimistic Ping.
+    """
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
 
 
 @asynccontextmanager

@@ -29,14 +29,133 @@ class SlugRefused(CofferError):
     message = "A slug is 2 to 40 characters of a-z, 0-9 and inner hyphens."
 
 
+class SlugTaken(CofferError):
+    code = "SLUG_TAKEN"
+    message = "Another tenant has that slug; choose another one."
+
+
+class SignUpClosed(CofferError):
+    code = "SIGN_UP_CLOSED"
+    message = "Nobody can sign up here; ask the platform's operator for a tenant."
+
+
+class SignUpDone(CofferError):
+    code = "ALREADY_DONE"
+    message = "This sign-up is complete; sign in."
+
+
+class SignUpsLimited(CofferError):
+    code = "RATE_LIMITED"
+    message = "Too many sign-ups; try again later."
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"Too many sign-ups; try again in {seconds} s.")
+        self.retry_after = seconds
+
+
 class SignInRefused(CofferError):
     code = "SIGN_IN_REFUSED"
     message = "Tenant, e-mail and password do not fit together."
 
 
+class SignInBusy(CofferError):
+    """No password was looked at: too many wait for that. An attempt may be counted, as of any that was not finished."""
+
+    code = "SIGN_IN_BUSY"
+    message = "Too many sign-ins wait here; try again in 2 s."
+    retryable = True
+    retry_after = 2
+
+
 class TooManyAttempts(CofferError):
     code = "TOO_MANY_ATTEMPTS"
-    message = "Too many failed sign-ins; wait a while before the next."
+    message = "Too many failed attempts; wait a while before the next."
+
+    def __init__(self, seconds: int | None = None) -> None:
+        super().__init__(None if seconds is None else f"Too many failed attempts; try again in {seconds} s.")
+        self.retry_after = seconds
+
+
+class SecondFactorRequired(CofferError):
+    code = "SECOND_FACTOR_REQUIRED"
+    message = "This member signs in with a code as well: the authenticator's, or a recovery code."
+
+
+class ProofRefused(CofferError):
+    code = "PROOF_REFUSED"
+    message = "The password does not fit."
+
+
+class SecondFactorRefused(ProofRefused):
+    """Told only to who knew the password, where one was asked for."""
+
+    code = "SECOND_FACTOR_REFUSED"
+    message = "The code does not fit; wait for the next one."
+
+
+class PasswordMissing(ProofRefused):
+    """Whom a sign-on provider vouches for, or a service, has none to prove anything by."""
+
+    code = "NO_PASSWORD"
+
+
+class SessionEnded(CofferError):
+    """The same for a refresh token that was used, ran out, or never was one."""
+
+    code = "SESSION_ENDED"
+    message = "This session has ended; sign in again."
+
+
+class TokenRefused(CofferError):
+    """The same for a one-time token that was used, ran out, was replaced, or never was one."""
+
+    code = "TOKEN_REFUSED"
+    message = "This link was used before, is too old, or was replaced by a newer one."
+
+
+class IssuerTaken(CofferError):
+    """Says nothing of who has it."""
+
+    code = "ISSUER_TAKEN"
+    message = "This issuer and client, or this issuer and audience, can't be used."
+
+
+class SignOnRefused(CofferError):
+    """The same for whatever was wrong: the audit log says what."""
+
+    code = "SIGN_ON_REFUSED"
+    message = "The provider's answer did not sign anybody in; begin again, or ask your administrator."
+
+    def __init__(self, why: str) -> None:
+        super().__init__()
+        self.why = why
+
+
+class RedirectRefused(SignOnRefused):
+    code = "REDIRECT_REFUSED"
+    message = (
+        "redirectUri must lead to an origin that the operator allows (COFFER_PORTAL_URL, COFFER_CORS_ORIGINS or"
+        " COFFER_ISSUER), without a fragment."
+    )
+
+    def __init__(self) -> None:
+        super().__init__("redirect-uri")
+
+
+class SignOnUnknown(SignOnRefused):
+    """The same for a tenant that nobody has, so that slugs can't be found out."""
+
+    code = "SIGN_ON_UNKNOWN"
+    message = "This tenant has no such provider."
+
+    def __init__(self) -> None:
+        super().__init__("provider")
+
+
+class SignOnUnavailable(CofferError):
+    code = "SIGN_ON_UNAVAILABLE"
+    message = "The sign-on provider does not answer as it should; try again shortly."
+    retryable = True
 
 
 class MemberExists(CofferError):
@@ -47,6 +166,11 @@ class MemberExists(CofferError):
 class MemberRefused(CofferError):
     code = "MEMBER_REFUSED"
     message = "The member's e-mail or password can't be used."
+
+
+class SamePassword(MemberRefused):
+    code = "SAME_PASSWORD"
+    message = "The new password is the old one; choose another."
 
 
 class DatabaseUnavailable(CofferError):

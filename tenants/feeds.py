@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from crypto.errors import CofferError
-from tenants.database import Database
+from tenants.database import SCOPE, Database
 from tenants.errors import DatabaseUnavailable, TooSlow
 from tenants.events import Event
 from tenants.unit import Unit
@@ -38,7 +38,6 @@ _NEW = text(
     WHERE (xid, id) > (:xid, :id) AND xid < :horizon ORDER BY xid, id LIMIT :most
     """
 ).bindparams(bindparam("xid", type_=BigInteger), bindparam("id", type_=Uuid), bindparam("horizon", type_=BigInteger))
-_SCOPE = text("SELECT coffer_enter(:tenant, NULL, false)").bindparams(bindparam("tenant", type_=Uuid))
 _FIRST, _LAST = UUID(int=0), UUID(int=2**128 - 1)
 
 Clock = Callable[[], float]
@@ -265,7 +264,7 @@ class Feed:
             Event.tenant_id == tenant, Event.id.in_(ids)
         )
         async with self._database.session(write=False) as session:
-            await session.execute(_SCOPE, {"tenant": tenant})
+            await session.execute(SCOPE, {"tenant": tenant})
             rows = (await session.execute(wanted)).all()
         now = self._clock()
         return {row.id: Fact(row.id, row.type, row.subject, row.xid, now) for row in rows}

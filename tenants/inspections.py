@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, bindparam, select, text
+from sqlalchemy import Row, select, text
 from sqlalchemy.sql.base import Executable
-from sqlalchemy.types import Uuid
 
-from tenants.database import Database, Read
+from tenants.database import SCOPE, Database, Read
 from tenants.keys import DataKeyRow
 from tenants.viewers import TenantId
 
-_SCOPE = text("SELECT coffer_enter(:tenant, NULL, false)").bindparams(bindparam("tenant", type_=Uuid))
 # clock_timestamp moves within a transaction, now() does not; no rows in pg_stat_ssl means a unix socket
 _LINK = text("""
     SELECT clock_timestamp() AS clock, inet_server_addr() IS NULL OR inet_server_addr() <<= '127.0.0.0/8'
@@ -48,7 +46,7 @@ async def data_keys(app: Database, tenant: TenantId) -> list[DataKey]:
     columns = (DataKeyRow.purpose, DataKeyRow.version, DataKeyRow.state, DataKeyRow.created_at)
     statement = select(*columns).where(DataKeyRow.tenant_id == tenant).order_by(DataKeyRow.purpose, DataKeyRow.version)
     async with app.session(write=False) as session:
-        await session.execute(_SCOPE, {"tenant": tenant})
+        await session.execute(SCOPE, {"tenant": tenant})
         return [DataKey(r.purpose, r.version, r.state, r.created_at) for r in await session.execute(statement)]
 
 
@@ -56,7 +54,7 @@ async def data_keys(app: Database, tenant: TenantId) -> list[DataKey]:
 async def snapshot(app: Database, tenant: TenantId) -> AsyncIterator[Read]:
     """Reads rows of a tenant in one snapshot; needs no key store, so it also works for a suspended tenant."""
     async with app.session(write=False) as session:
-        await session.execute(_SCOPE, {"tenant": tenant})
+        await session.execute(SCOPE, {"tenant": tenant})
 
         async def read(statement: Executable) -> Sequence[Row[Any]]:
             return (await session.execute(statement)).all()

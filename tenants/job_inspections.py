@@ -4,16 +4,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import bindparam, func, select, text
-from sqlalchemy.types import Uuid
+from sqlalchemy import func, select
 
-from tenants.database import Database
+from tenants.database import SCOPE, Database
 from tenants.errors import JobUnknown
 from tenants.jobs import ENDED, Job, JobState
 from tenants.tenants import tenants
 from tenants.viewers import TenantId
-
-_SCOPE = text("SELECT coffer_enter(:tenant, NULL, false)").bindparams(bindparam("tenant", type_=Uuid))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +58,7 @@ async def tenant_of(platform: Database, job: UUID) -> TenantId:
 async def get(app: Database, tenant: TenantId, job: UUID) -> Job:
     """All of one job; needs no key store, so it also works for a tenant that is suspended or not yet made."""
     async with app.session(write=False) as session:
-        await session.execute(_SCOPE, {"tenant": tenant})
+        await session.execute(SCOPE, {"tenant": tenant})
         statement = select(Job).where(Job.tenant_id == tenant, Job.id == job)
         found: Job | None = (await session.execute(statement)).scalars().first()
     if found is None:

@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, INTERVAL
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.types import Uuid
 
-from tenants.database import Database
+from tenants.database import SCOPE, Database
 from tenants.errors import LeaseLost
 from tenants.jobs import DEATHS, JobId, JobState, Wish
 from tenants.unit import Unit
@@ -29,7 +29,6 @@ LEASE = timedelta(seconds=6)
 WAITED = timedelta(seconds=1)  # in which a hand that is free takes what is due
 _GRACE = 3  # of a lease: one third, so that one beat more may come late
 _TENANT, _JOB = bindparam("tenant", type_=Uuid), bindparam("job", type_=Uuid)
-_SCOPE = text("SELECT coffer_enter(:tenant, NULL, false)").bindparams(_TENANT)
 # By priority; then whose tenant has the fewest running or ahead of it here; then the oldest. One step per tenant that
 # waits, not per job. Jobs of a suspended tenant are nobody's turn: they go on when it is served again.
 _LISTED = """
@@ -255,7 +254,7 @@ class Ledger:
     @asynccontextmanager
     async def _tenant(self, tenant: TenantId) -> AsyncIterator[AsyncSession]:
         async with self._app.session(write=True) as session:
-            await session.execute(_SCOPE, {"tenant": tenant})
+            await session.execute(SCOPE, {"tenant": tenant})
             yield session
 
 

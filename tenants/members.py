@@ -6,7 +6,16 @@ from typing import Any
 from uuid import UUID
 
 from email_validator import EmailNotValidError, validate_email
-from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, LargeBinary, SmallInteger, Text, select
+from sqlalchemy import (
+    CheckConstraint,
+    ColumnElement,
+    ForeignKeyConstraint,
+    Index,
+    LargeBinary,
+    SmallInteger,
+    Text,
+    select,
+)
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped
@@ -35,11 +44,15 @@ class MemberIdentity(Document):
 
 class Member(TenantOwned, backup=Backup.SETTINGS, rights="SELECT INSERT UPDATE DELETE"):
     __tablename__ = "members"
-    __table_args__ = (CheckConstraint("status IN ('ACTIVE', 'DISABLED')", name="status"),)
+    __table_args__ = (
+        CheckConstraint("status IN ('INVITED', 'ACTIVE', 'DISABLED')", name="status"),
+        CheckConstraint("kind IN ('PERSON', 'SERVICE')", name="kind"),
+    )
 
     id: Mapped[UUID] = clear("made at random", primary_key=True)
+    kind: Mapped[str] = clear("a person who signs in, or a service that has an API key", Text, default="PERSON")
     identity: Mapped[Any] = sealed(MemberIdentity, place="members.identity")
-    password_hash: Mapped[str] = clear("Argon2id of the password, salted", Text)
+    password_hash: Mapped[str | None] = clear("Argon2id of the password, salted; None: none fits", Text, nullable=True)
     status: Mapped[str] = clear("decides whether the member may sign in", Text)
     created_at: Mapped[datetime] = clear("when the member came", TIMESTAMP(timezone=True))
 
@@ -70,8 +83,17 @@ class MemberToken(TenantOwned, backup=Backup.NEVER, rights="SELECT INSERT DELETE
     member_id: Mapped[UUID] = clear("whose e-mail it is")
 
 
-async def add(unit: Unit, *, email: str, name: str, password_hash: str, roles: Iterable[Role]) -> MemberId:
-    """Raises `MemberExists`, or `MemberRefused` for an e-mail that is none."""
+async def add(
+    unit: Unit,
+    *,
+    email: str,
+    name: str,
+    password_hash: str | None,
+    roles: Iterable[Role],
+    status: str = "ACTIVE",
+    told: EventKind = ADDED,
+) -> MemberId:
+    """Raises `MemberExists`, or `MemberRefused` for an e-mail that is none. `told` is the event that says so."""
     member, address = MemberId(new_id()), _address(email)
     unit.new_subject(member)
     unit.add(
@@ -80,7 +102,7 @@ async def add(unit: Unit, *, email: str, name: str, password_hash: str, roles: I
             id=member,
             identity=Secret(MemberIdentity(email=address, name=name)),
             password_hash=password_hash,
-            status="ACTIVE",
+            status=status,
             created_at=unit.now,
         )
     )
@@ -91,23 +113,35 @@ async def add(unit: Unit, *, email: str, name: str, password_hash: str, roles: I
         await unit.flush()
     except IntegrityError as error:
         raise MemberExists from error
-    unit.publish(ADDED, [member], ["roles"])
+    unit.publish(told, [member], ["roles"])
     return member
 
 
-async def find_by_email(unit: Unit, email: str) -> Member | None:
-    """The active member of that address in the unit's tenant. Any text may be asked for."""
-    statement = (
-        select(Member)
-        .join(MemberToken, (MemberToken.tenant_id == Member.tenant_id) & (MemberToken.member_id == Member.id))
-        .where(
-            Member.tenant_id == unit.tenant.id,
-            MemberToken.index == _EMAIL_INDEX,
-            MemberToken.token == email_token(unit, email),
-            Member.status == "ACTIVE",
-        )
-    )
+async def take_email(unit: Unit, member: MemberId, email: str) -> bool:
+    """Let this e-mail find that member. False, and nothing changes, where another has it or it is no address."""
+    try:
+        address = _address(email)
+        async with unit.savepoint():
+            unit.add(_token(unit, member, address))
+            await unit.flush()
+    except (MemberRefused, IntegrityError):
+        return False
+    return True
+
+
+async def find_by_email(unit: Unit, email: str, *, status: str | None = "ACTIVE") -> Member | None:
+    """The member of that address and status (None: any) in the unit's tenant. Any text may be asked for."""
+    statement = select(Member).where(Member.tenant_id == unit.tenant.id, bears_email(unit, email))
+    if status:
+        statement = statement.where(Member.status == status)
     return next(iter(await unit.scalars(statement)), None)
+
+
+def bears_email(unit: Unit, email: str) -> ColumnElement[bool]:
+    """Whether a `Member` has that e-mail, by its token."""
+    its_own = (MemberToken.tenant_id == unit.tenant.id, MemberToken.index == _EMAIL_INDEX)
+    found = select(MemberToken.member_id).where(*its_own, MemberToken.token == email_token(unit, email))
+    return Member.id.in_(found)
 
 
 def email_token(unit: Unit, email: str) -> bytes:

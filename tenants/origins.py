@@ -1,5 +1,6 @@
 """Where an act came from: the request or job behind it, what it is for, and the trace it belongs to; never a value."""
 
+import ipaddress
 import re
 from dataclasses import dataclass
 
@@ -24,6 +25,15 @@ class Origin:
 
 def is_purpose(text: str) -> bool:
     return _PURPOSE.fullmatch(text) is not None
+
+
+def home_of(address: str | None) -> str:
+    """An address, of IPv6 the /64: that is one home's or one machine's, who has them all."""
+    try:
+        parsed = ipaddress.ip_address(address or "")
+    except ValueError:
+        return address or ""  # a socket's path, or none
+    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else str(parsed)
 
 
 UNKNOWN = Origin()

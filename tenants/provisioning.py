@@ -6,14 +6,13 @@ The row is written with a job, so that a tenant whose making was cut off is fini
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import bindparam, func, select, text, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.types import Uuid
 
 from crypto.keys import Purpose, check_value, wrapping_context
 from crypto.transit import TransitKeys
 from tenants import tenants
-from tenants.database import Database
+from tenants.database import SCOPE, Database
 from tenants.ids import new_id
 from tenants.jobs import Job, JobId, JobKind, JobState, NoArguments, Priority
 from tenants.keys import DataKeyRow
@@ -21,17 +20,22 @@ from tenants.subjects import Subject, fresh_secret
 from tenants.tenants import Tenant
 from tenants.viewers import TenantId
 
-_SCOPE = text("SELECT coffer_enter(:tenant, NULL, true)").bindparams(bindparam("tenant", type_=Uuid))
-
-
 PROVISION = JobKind(
     "provision_tenant", NoArguments, "Make the keys of a new tenant, then serve it.", priority=Priority.URGENT
 )
 
 
-async def create(platform: Database, slug: str, name: str, *, region: str = "US", language: str = "en") -> Tenant:
+async def create(
+    platform: Database,
+    slug: str,
+    name: str,
+    *,
+    region: str = "US",
+    language: str = "en",
+    id: TenantId | None = None,
+) -> Tenant:
     """The tenant of that slug, made PENDING unless it exists; a worker makes the rest. Raises `SlugRefused`."""
-    return await tenants.create(platform, slug, name, region=region, language=language, work=PROVISION)
+    return await tenants.create(platform, slug, name, region=region, language=language, work=PROVISION, id=id)
 
 
 class Provisioning:
@@ -79,7 +83,7 @@ class Provisioning:
         """The job that waits is done; one that runs ends by itself."""
         waiting = update(Job).where(Job.tenant_id == tenant, Job.kind == PROVISION.name, Job.state == JobState.READY)
         async with self._app.session(write=True) as session:
-            await session.execute(_SCOPE, {"tenant": tenant})
+            await session.execute(SCOPE, {"tenant": tenant, "writes": True})
             await session.execute(waiting.values(state=JobState.DONE, ended_at=func.now(), fence=Job.fence + 1))
 
     async def _make(self, tenant: TenantId, purpose: Purpose) -> dict[str, Any]:
@@ -102,6 +106,6 @@ class Provisioning:
         """The first to commit wins; the keys of the others were never used and are dropped."""
         subject = {"tenant_id": tenant, "id": tenant, "secret": fresh_secret(), "created_at": datetime.now(UTC)}
         async with self._app.session(write=True) as session:
-            await session.execute(_SCOPE, {"tenant": tenant})
+            await session.execute(SCOPE, {"tenant": tenant, "writes": True})
             await session.execute(insert(DataKeyRow).values(keys).on_conflict_do_nothing())
             await session.execute(insert(Subject).values(subject).on_conflict_do_nothing())

@@ -6,19 +6,17 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, bindparam, func, select, text, update
+from sqlalchemy import and_, func, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.types import Uuid
 
 from tenants.crons import next_moment
-from tenants.database import Database
+from tenants.database import SCOPE, Database
 from tenants.ids import new_id
 from tenants.jobs import Job, JobId, JobKind, JobState, NoArguments, Schedule
 from tenants.tenants import tenants
 from tenants.unit import Unit
 from tenants.viewers import TenantId
 
-_SCOPE = text("SELECT coffer_enter(:tenant, NULL, false)").bindparams(bindparam("tenant", type_=Uuid))
 _IS_SERVED = and_(tenants.c.id == Schedule.tenant_id, tenants.c.status == "ACTIVE")
 
 
@@ -45,7 +43,7 @@ async def start(app: Database, tenant: TenantId, kind: JobKind[NoArguments]) -> 
     """
     due = select(Schedule.cron, Schedule.time_zone).where(*_mine(tenant, kind.name), Schedule.next_at <= func.now())
     async with app.session(write=True) as session:
-        await session.execute(_SCOPE, {"tenant": tenant})
+        await session.execute(SCOPE, {"tenant": tenant})
         row = (await session.execute(due.with_for_update(skip_locked=True))).one_or_none()
         if row is None:
             return None
@@ -67,7 +65,7 @@ async def add_nightly(app: Database, tenant: TenantId, kind: JobKind[NoArguments
     chance = random.Random(tenant.int)  # noqa: S311  # spreads load only
     cron, now = f"{chance.randrange(60)} {chance.randrange(5)} * * *", datetime.now(UTC)
     async with app.session(write=True) as session:
-        await session.execute(_SCOPE, {"tenant": tenant})
+        await session.execute(SCOPE, {"tenant": tenant})
         row = _schedule(tenant, kind, cron, "UTC", now)
         await session.execute(insert(Schedule).values(row).on_conflict_do_nothing())
 

@@ -1,61 +1,38 @@
-"""Sign-in by tenant, e-mail and password: costs the same for names that nobody has, and slows after failures."""
+"""Proving to be a member, by password and second factor: it opens a session, or confirms who sits at one.
 
-import hashlib
-from collections import OrderedDict
-from datetime import UTC, datetime, timedelta
-from math import ceil
+Costs the same for names that nobody has, and slows after failures.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime
 from typing import NoReturn
 
-from sqlalchemy import CheckConstraint, Integer, LargeBinary, bindparam, delete, select, text
-from sqlalchemy.dialects.postgresql import TIMESTAMP
-from sqlalchemy.orm import Mapped
-from sqlalchemy.types import Uuid
-
-from tenants import members, tenants
-from tenants.audit.entries import OK, Entry
+from crypto.errors import CofferError
+from tenants import attempts, member_passwords, members, proofs, refresh_tokens, second_factors, sessions, tenants
+from tenants.attempts import Strangers
+from tenants.audit.entries import Entry
 from tenants.database import Database
-from tenants.errors import SignInRefused, TooManyAttempts
+from tenants.errors import (
+    PasswordMissing,
+    ProofRefused,
+    SecondFactorRefused,
+    SecondFactorRequired,
+    SignInRefused,
+    TooManyAttempts,
+    Unauthenticated,
+)
+from tenants.fair_queues import Asking
 from tenants.members import Member
-from tenants.origins import UNKNOWN, Origin
-from tenants.owned import Backup, TenantOwned, clear
+from tenants.origins import UNKNOWN, Origin, home_of
 from tenants.passwords import Passwords
 from tenants.recorder import Recorder
-from tenants.unit import Unit, Units
+from tenants.sessions import NO_DEVICE, Device, Method
+from tenants.unit import Unit
+from tenants.units import Units
 from tenants.viewers import Credential, MemberId, TenantId
 
-FREE_ATTEMPTS = 5
-LONGEST_WAIT = timedelta(seconds=300)
-_STRANGERS = 10_000
-
-
-class SignInAttempt(TenantOwned, backup=Backup.NEVER, rights="SELECT INSERT UPDATE DELETE"):
-    """Failures per e-mail token, whether or not a member has that e-mail."""
-
-    __tablename__ = "sign_in_attempts"
-    __table_args__ = (CheckConstraint("octet_length(token) = 16", name="token"),)
-
-    token: Mapped[bytes] = clear("keyed hash of the e-mail that was tried", LargeBinary, primary_key=True)
-    failures: Mapped[int] = clear("how often it failed", Integer)
-    until: Mapped[datetime] = clear("no attempt before then", TIMESTAMP(timezone=True))
-
-
-# Counted before the password is looked at, so that parallel guesses count too; a day of peace forgets.
-_COUNT = text(
-    """
-    INSERT INTO sign_in_attempts AS a (tenant_id, token, failures, until) VALUES (:tenant, :token, 1, :now)
-    ON CONFLICT (tenant_id, token) DO UPDATE SET
-        failures = CASE WHEN a.until < :now - interval '1 day' THEN 1 ELSE a.failures + 1 END,
-        until = CASE WHEN a.until < :now - interval '1 day' OR a.failures < :free THEN :now
-                ELSE :now + make_interval(secs => least(:longest, power(2, least(a.failures - :free, 30)))) END
-    WHERE a.until <= :now RETURNING failures
-    """
-).bindparams(
-    bindparam("tenant", type_=Uuid),
-    bindparam("token", type_=LargeBinary),
-    bindparam("now", type_=TIMESTAMP(timezone=True)),
-    bindparam("free", type_=Integer),
-    bindparam("longest", type_=Integer),
-)
+_SIGNED_IN = "member.signed_in"
 
 
 class SignIns:
@@ -64,89 +41,137 @@ class SignIns:
         self._platform = platform
         self._passwords = passwords
         self._recorder = recorder
-        self._strangers = _Strangers()
+        self._strangers = Strangers()
 
-    async def sign_in(self, slug: str, email: str, password: str, origin: Origin = UNKNOWN) -> Credential:
-        """Raises `SignInRefused` without saying which part was wrong, or `TooManyAttempts`; each is on record."""
+    async def sign_in(
+        self,
+        slug: str,
+        email: str,
+        password: str,
+        code: str | None = None,
+        *,
+        device: Device = NO_DEVICE,
+        origin: Origin = UNKNOWN,
+    ) -> tuple[Credential, str]:
+        """The credential of a new session, and its first refresh token.
+
+        Raises `SignInRefused` without saying which part was wrong, or `TooManyAttempts`; and, of whoever knew the
+        password alone, `SecondFactorRequired` or `SecondFactorRefused`. Each is on record, but for `SignInBusy`.
+        """
+        asking = Asking(slug, home_of(device.address))
+        self._passwords.refuse_busy(asking)
         tenant = await tenants.find(self._platform, slug)
         if tenant is None or tenant.status != "ACTIVE":
-            await self._refuse_stranger(slug, email, password)
+            await self._refuse_stranger(slug, email, password, asking)
         member = None
         try:
             async with self._units.enter(tenant.id, None, write=True) as unit:
-                await _count(unit, email)
+                await attempts.count(unit, members.email_token(unit, email))
                 member = await members.find_by_email(unit, email)
-            if not await self._passwords.fits(member.password_hash if member else None, password) or member is None:
+            stored = member.password_hash if member else None
+            if not await self._passwords.fits(stored, password, asking) or member is None:
                 raise SignInRefused
-        except (SignInRefused, TooManyAttempts) as refused:
-            await self._record(tenant.id, member, refused.code, origin)
+            return await self._open(tenant.id, member, email, code, device, origin)
+        except (SignInRefused, SecondFactorRequired, SecondFactorRefused, TooManyAttempts) as refused:
+            await self._record(tenant.id, MemberId(member.id) if member else None, _SIGNED_IN, refused, origin)
             raise
-        await self._forget_failures(tenant.id, email)
-        await self._record(tenant.id, member, OK, origin)
-        return Credential(tenant.id, MemberId(member.id))
 
-    async def _record(self, tenant: TenantId, member: Member | None, outcome: str, origin: Origin) -> None:
+    async def _open(
+        self, tenant: TenantId, member: Member, email: str, code: str | None, device: Device, origin: Origin
+    ) -> tuple[Credential, str]:
+        who = MemberId(member.id)
+        try:
+            async with self._units.enter(tenant, who, write=True, origin=origin) as unit:
+                await member_passwords.lock_unchanged(unit, who, member.password_hash)
+                await second_factors.check(unit, who, code)
+                await attempts.forget(unit, members.email_token(unit, email))
+                credential = await sessions.begin(unit, who, Method.PASSWORD, device)
+                unit.audit(_SIGNED_IN, subject_type="Member", subjects=[who])
+                return credential, refresh_tokens.give(unit, credential)
+        except SecondFactorRefused:
+            raise
+        except (ProofRefused, Unauthenticated):  # the latter where the member was disabled meanwhile
+            raise SignInRefused from None
+
+    @asynccontextmanager
+    async def proven(
+        self,
+        credential: Credential,
+        password: str,
+        code: str | None,
+        *,
+        action: str,
+        origin: Origin = UNKNOWN,
+        needs_code: bool = True,
+        meanwhile: Callable[[], Awaitable[object]] | None = None,
+    ) -> AsyncIterator[Unit]:
+        """A unit of the member whose credential this is, once it has proved to be that member.
+
+        No connection waits while the password is looked at, nor for what is done `meanwhile`, once it fits. Raises
+        `ProofRefused`, `SecondFactorRequired`, `TooManyAttempts`, each on record as a refused `action`; and what
+        entering a unit raises.
+        """
+        who = credential.principal
+        asking = asking_of(credential)
+        self._passwords.refuse_busy(asking)
+        try:
+            async with self.entering(credential, origin) as unit:
+                kept = await member_passwords.find(unit, who)
+                if kept is None:
+                    raise PasswordMissing(await proofs.advice(unit))
+                await attempts.count(unit, proofs_of(unit, who))
+            if not await self._passwords.fits(kept, password, asking):
+                raise ProofRefused
+            if meanwhile is not None:
+                await meanwhile()
+            async with self.entering(credential, origin) as unit:
+                await member_passwords.lock_unchanged(unit, who, kept)
+                if needs_code:
+                    await second_factors.check(unit, who, code)
+                await attempts.forget(unit, proofs_of(unit, who))
+                yield unit
+        except (ProofRefused, SecondFactorRequired, TooManyAttempts) as refused:
+            await self._record(credential.tenant, who, action, refused, origin)
+            raise
+
+    def entering(self, credential: Credential, origin: Origin = UNKNOWN) -> AbstractAsyncContextManager[Unit]:
+        return self._units.enter(
+            credential.tenant,
+            credential.principal,
+            write=True,
+            origin=origin,
+            under=credential.session,
+            key=credential.key,
+        )
+
+    async def _record(
+        self, tenant: TenantId, actor: MemberId | None, action: str, refused: CofferError, origin: Origin
+    ) -> None:
         """`actor` is whose e-mail it was, also where the password was wrong."""
-        actor = member.id if member else None
         entry = Entry(
             tenant=tenant,
             at=datetime.now(UTC),
             actor=actor,
-            action="member.signed_in",
+            action=action,
             subject_type="Member",
             subjects=[actor] if actor else [],
-            outcome=outcome,
+            outcome=refused.code,
             origin=origin,
         )
         await self._recorder.record([entry])
 
-    async def _forget_failures(self, tenant: TenantId, email: str) -> None:
-        async with self._units.enter(tenant, None, write=True) as unit:
-            token = members.email_token(unit, email)
-            await unit.run(delete(SignInAttempt).where(SignInAttempt.tenant_id == tenant, SignInAttempt.token == token))
-
-    async def _refuse_stranger(self, slug: str, email: str, password: str) -> NoReturn:
+    async def _refuse_stranger(self, slug: str, email: str, password: str, asking: Asking) -> NoReturn:
         """Slow down and do the work of a real attempt, so that neither tells a slug that nobody has."""
         self._strangers.count(f"{slug}\0{email.strip().casefold()}", datetime.now(UTC))
-        await self._passwords.fits(None, password)
+        await self._passwords.fits(None, password, asking)
         raise SignInRefused
 
 
-async def _count(unit: Unit, email: str) -> None:
-    token = members.email_token(unit, email)
-    parameters = {
-        "tenant": unit.tenant.id,
-        "token": token,
-        "now": unit.now,
-        "free": FREE_ATTEMPTS,
-        "longest": int(LONGEST_WAIT.total_seconds()),
-    }
-    if await unit.rows(_COUNT.bindparams(**parameters)):
-        return
-    where = (SignInAttempt.tenant_id == unit.tenant.id, SignInAttempt.token == token)
-    until = (await unit.scalars(select(SignInAttempt.until).where(*where)))[0]
-    raise _too_many(until - unit.now)
+def asking_of(credential: Credential) -> Asking:
+    """Of a known member, whose address does not matter then."""
+    return Asking(credential.tenant.hex, credential.principal.hex)
 
 
-def _too_many(wait: timedelta) -> TooManyAttempts:
-    return TooManyAttempts(f"Too many failed sign-ins; try again in {ceil(wait.total_seconds())} s.")
-
-
-class _Strangers:
-    """The same count for tenants that don't exist, which have no table and no key: in this process, by hash."""
-
-    def __init__(self) -> None:
-        self._seen: OrderedDict[bytes, tuple[int, datetime]] = OrderedDict()
-
-    def count(self, name: str, now: datetime) -> None:
-        """Raises `TooManyAttempts`."""
-        key = hashlib.sha256(name.encode(errors="surrogatepass")).digest()
-        failures, until = self._seen.pop(key, (0, now))
-        if until > now:
-            self._seen[key] = (failures, until)
-            raise _too_many(until - now)
-        extra = failures - FREE_ATTEMPTS
-        wait = min(LONGEST_WAIT, timedelta(seconds=2 ** min(extra, 30))) if extra >= 0 else timedelta()
-        self._seen[key] = (failures + 1, now + wait)
-        while len(self._seen) > _STRANGERS:
-            self._seen.popitem(last=False)
+def proofs_of(unit: Unit, member: MemberId) -> bytes:
+    """What failures of a known member are counted under; apart from those of its e-mail, which anybody may make."""
+    return attempts.token_of(unit, "proofs", member.bytes)

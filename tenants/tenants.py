@@ -9,7 +9,20 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, Row, Table, Text, Uuid, select, update
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Integer,
+    Row,
+    Table,
+    Text,
+    Uuid,
+    false,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import TIMESTAMP, insert
 
 from tenants.database import Database
@@ -38,7 +51,20 @@ tenants = Table(
     Column("default_region", Text, nullable=False, info=_clear("reads phone numbers without a country code")),
     Column("default_language", Text, nullable=False, info=_clear("a setting of the house")),
     Column("created_at", TIMESTAMP(timezone=True), nullable=False, info=_clear("when the tenant came")),
+    Column("disclosure_budget", Integer, nullable=True, info=_clear("plain values per member and hour")),
+    Column("reveal_needs_step_up", Boolean, nullable=False, server_default=false(), info=_clear("a setting of theirs")),
     CheckConstraint("status IN ('PENDING', 'ACTIVE', 'SUSPENDED')", name="status"),
+)
+
+
+# Columns of its own tenant's row that the serving role writes.
+APP_MAY_SET = (
+    "access_epoch",
+    "name",
+    "default_region",
+    "default_language",
+    "disclosure_budget",
+    "reveal_needs_step_up",
 )
 
 
@@ -51,17 +77,29 @@ class Tenant:
     created_at: datetime
 
 
+def check_slug(slug: str) -> None:
+    """Raises `SlugRefused`."""
+    if not _SLUG.fullmatch(slug):
+        raise SlugRefused
+
+
 async def create(
-    platform: Database, slug: str, name: str, *, region: str, language: str, work: JobKind[NoArguments]
+    platform: Database,
+    slug: str,
+    name: str,
+    *,
+    region: str,
+    language: str,
+    work: JobKind[NoArguments],
+    id: TenantId | None = None,
 ) -> Tenant:
     """The tenant of that slug, made PENDING unless it exists, and with it the job of `work` that brings it to life.
 
-    Raises `SlugRefused`.
+    `id` is what it is to be, should it be made; the tenant of that slug may be another. Raises `SlugRefused`.
     """
-    if not _SLUG.fullmatch(slug):
-        raise SlugRefused
+    check_slug(slug)
     row = {
-        "id": new_id(),
+        "id": id or new_id(),
         "slug": slug,
         "name": name,
         "status": "PENDING",
@@ -71,7 +109,7 @@ async def create(
         "default_language": language,
         "created_at": datetime.now(UTC),
     }
-    made = insert(tenants).values(row).on_conflict_do_nothing(index_elements=["slug"]).returning(tenants.c.id)
+    made = insert(tenants).values(row).on_conflict_do_nothing().returning(tenants.c.id)
     async with platform.connection() as connection:
         if (await connection.execute(made)).one_or_none() is not None:
             await connection.execute(insert(Job.__table__).values(_job(row, work)))  # type: ignore[arg-type]  # a Table

@@ -4,11 +4,12 @@ Events, audit entries and jobs of a change are written in its transaction; what 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, TypeVar
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 import orjson
@@ -17,37 +18,29 @@ from sqlalchemy.dialects.postgresql import TIMESTAMP, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, UOWTransaction
 from sqlalchemy.sql.base import Executable
-from sqlalchemy.types import Boolean, Uuid
+from sqlalchemy.types import Uuid
 
-from crypto.cache import KeyringCache
 from crypto.envelopes import Cell
-from crypto.errors import KeyUnavailable
 from crypto.keyring import Keyring, SealedCell
-from crypto.keys import Purpose
-from crypto.transit import TransitKeys
 from crypto.values import Sealed, Secret
 from telemetry.traces import span
-from tenants.access import Role, grants_of
+from tenants.access import Relation
 from tenants.audit.entries import Entry
-from tenants.database import Database, translated
+from tenants.database import translated
 from tenants.documents import Document
-from tenants.errors import JobRefused, TenantNotReady, TenantSuspended, Unauthenticated
+from tenants.errors import JobRefused
 from tenants.events import EventKind, checked
 from tenants.ids import new_id
 from tenants.jobs import Job, JobId, JobKind, JobState
-from tenants.keys import find_wrapped, open_keyring
 from tenants.origins import UNKNOWN, Origin
 from tenants.owned import Place, TenantOwned, places
 from tenants.subjects import Subject, fresh_secret
-from tenants.viewers import MemberId, TenantId, TenantState, Viewer
+from tenants.viewers import TenantState, Viewer
 
 A = TypeVar("A")
 D = TypeVar("D", bound=Document)
 O = TypeVar("O", bound=TenantOwned)  # noqa: E741  # an owned row
 
-_ENTER = text("SELECT * FROM coffer_enter(:tenant, :principal, :writes)").bindparams(
-    bindparam("tenant", type_=Uuid), bindparam("principal", type_=Uuid), bindparam("writes", type_=Boolean)
-)
 # Both in one statement, so that telling of a change costs one round trip.
 _RECORD = text(
     """
@@ -73,7 +66,6 @@ _RECORD = text(
     bindparam("events", type_=Text),
     bindparam("entries", type_=Text),
 )
-_EPOCH_RACES = 3
 GUARD = "for a viewer, by rule"  # why the guard opens: what it opens leaves, and is recorded as disclosed
 
 
@@ -94,6 +86,22 @@ class Disclosed:
     fields: set[str] = field(default_factory=set)
 
 
+class _Turn(asyncio.Lock):
+    """One statement at a time, and none once the unit has ended.
+
+    When a field that can't be null fails, the answer is there while a loader of its siblings still reads or waits to.
+    """
+
+    has_ended = False
+
+    async def acquire(self) -> Literal[True]:
+        await super().acquire()
+        if self.has_ended:
+            self.release()
+            raise asyncio.CancelledError  # nobody waits for it
+        return True
+
+
 class Unit:
     """Made by `Units.enter` alone. It has no commit: the block that entered it ends it."""
 
@@ -105,19 +113,24 @@ class Unit:
         keyring: Keyring,
         now: datetime,
         origin: Origin = UNKNOWN,
+        *,
+        is_over_budget: bool = False,
     ) -> None:
+        """`is_over_budget`: the viewer was shown as much in plain this hour as its tenant allows, and so is capped."""
         self.tenant = tenant
         self.viewer = viewer
         self.keyring = keyring
         self.now = now
         self.origin = origin
+        self.is_over_budget = is_over_budget
         self.openings: list[Opening] = []
-        self.disclosed: dict[str, Disclosed] = {}
+        self.disclosed: dict[tuple[str, Relation], Disclosed] = {}
         self.enqueued: list[JobId] = []
+        self.recorded: list[Entry] = []
         self._events: list[dict[str, Any]] = []
         self._entries: list[Entry] = []
         self._session = session
-        self._turn = asyncio.Lock()
+        self._turn = _Turn()
         self._secrets: dict[UUID, bytes] = {}
         event.listen(session.sync_session, "before_flush", self._seal_pending)
 
@@ -135,6 +148,11 @@ class Unit:
         async with self._turn, translated():
             with span("statement"):
                 await self._session.execute(statement, parameters)
+
+    async def end(self) -> None:
+        """Wait for the statement that runs, and let none run after it: `Units.enter` does so before it commits."""
+        async with self._turn:
+            self._turn.has_ended = True
 
     def add(self, *rows: TenantOwned) -> None:
         self._session.add_all(rows)
@@ -156,23 +174,36 @@ class Unit:
                 del pending[length:]
             raise
 
-    def publish(self, kind: EventKind, subjects: Sequence[UUID], fields: Iterable[str] = ()) -> None:
-        """Tell what happened to each subject, and enter it into the audit log, when this unit commits."""
+    def publish(
+        self,
+        kind: EventKind,
+        subjects: Sequence[UUID],
+        fields: Iterable[str] = (),
+        *,
+        details: Mapping[str, int | str] = MappingProxyType({}),
+    ) -> None:
+        """Tell what happened to each subject, and enter it into the audit log, when this unit commits.
+
+        `details` are ids, counts and codes for the log alone.
+        """
         names = checked(kind, fields)
         self._events += [
             {"id": new_id(), "type": kind.name, "version": kind.version, "subject": subject, "fields": names}
             for subject in subjects
         ]
-        self.audit(kind.name, subject_type=kind.subject, subjects=subjects, fields=names)
+        self.audit(kind.name, subject_type=kind.subject, subjects=subjects, fields=names, details=dict(details))
 
     def audit(self, action: str, **what: Any) -> None:
         """Enter an act of this viewer into the audit log when this unit commits; `what` as `Entry` takes it."""
         self._entries.append(self._entry(action, **what))
 
+    def pending(self, action: str) -> int:
+        """How many entries of that action wait to be written."""
+        return sum(entry.action == action for entry in self._entries)
+
     def _entry(self, action: str, **what: Any) -> Entry:
-        return Entry(
-            tenant=self.tenant.id, at=self.now, actor=self.viewer.principal, action=action, origin=self.origin, **what
-        )
+        known: dict[str, Any] = {"at": self.now, "actor": self.viewer.principal, "origin": self.origin}
+        return Entry(tenant=self.tenant.id, action=action, **known | what)
 
     async def enqueue(
         self,
@@ -223,12 +254,20 @@ class Unit:
             raise JobRefused
         return JobId(found[0].id) if found else None
 
-    def disclose(self, kind: str, records: Iterable[UUID], fields: Iterable[str] = ()) -> None:
+    def disclose(
+        self,
+        kind: str,
+        records: Iterable[UUID],
+        fields: Iterable[str] = (),
+        *,
+        relation: Relation = Relation.NONE,
+    ) -> None:
         """Note that personal values of these records are about to leave; `kind` is their GraphQL type.
 
-        `fields` names, as ``Member.email:PLAIN``, what leaves whatever the viewer's levels are.
+        `relation` is that of the viewer to all of them. `fields` names, as ``Member.email:PLAIN``, what leaves whatever
+        the viewer's levels are.
         """
-        noted = self.disclosed.setdefault(kind, Disclosed())
+        noted = self.disclosed.setdefault((kind, relation), Disclosed())
         noted.records.update(records)
         noted.fields.update(fields)
 
@@ -263,6 +302,7 @@ class Unit:
             }
             await self.run(_RECORD.bindparams(**parameters))
             self._events = []
+            self.recorded += entries
 
     def new_subject(self, subject: UUID) -> None:
         """Give a new person, or the tenant itself, the secret that seals its values."""
@@ -326,75 +366,3 @@ def _replace(row: TenantOwned, column: str, sealed: Sealed) -> None:
 
 def _json(rows: list[dict[str, Any]]) -> str:
     return orjson.dumps(rows, default=str).decode()  # asyncpg's UUIDs are a subclass, which orjson asks about
-
-
-class Units:
-    """Opens units. `now` is the clock of every unit it opens; `ring` is told of each job once it has committed."""
-
-    def __init__(
-        self,
-        database: Database,
-        keys: TransitKeys,
-        cache: KeyringCache,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        ring: Callable[[TenantId, JobId], None] = lambda _tenant, _job: None,
-    ) -> None:
-        self._database = database
-        self._keys = keys
-        self._cache = cache
-        self._now = now
-        self._ring = ring
-
-    @asynccontextmanager
-    async def enter(
-        self, tenant: TenantId, principal: MemberId | None, *, write: bool, origin: Origin = UNKNOWN
-    ) -> AsyncIterator[Unit]:
-        """One transaction of `tenant` as `principal` (None: the house itself).
-
-        No connection is held while a cold keyring waits for the key store. Raises `Unauthenticated` for an unknown
-        tenant or member, `TenantSuspended`, `TenantNotReady`, `KeyUnavailable`, `DatabaseUnavailable`.
-        """
-        for _ in range(_EPOCH_RACES):
-            ring = self._cache.peek(tenant)
-            if ring is None:
-                with span("keys"):
-                    ring = await self._cache.load(tenant, lambda: self._open(tenant))
-            async with self._database.session(write=write) as session:
-                with span("enter", writes=write):
-                    state, viewer = await _enter(session, tenant, principal, write=write)
-                if state.key_epoch != ring.epoch:
-                    self._cache.drop(tenant)
-                    continue
-                if write:
-                    ring.active_version(Purpose.DEK)
-                unit = Unit(session, state, viewer, ring, self._now(), origin)
-                yield unit
-                if write:  # what a reading unit witnessed is the recorder's, once the unit has ended
-                    await unit.record()
-            for job in unit.enqueued:
-                self._ring(tenant, job)
-            return
-        raise KeyUnavailable
-
-    async def _open(self, tenant: TenantId) -> Keyring:
-        async with self._database.session(write=False) as session:
-            state, _ = await _enter(session, tenant, None, write=False)
-            wrapped = await find_wrapped(session, tenant)
-        return await open_keyring(self._keys, tenant, state.key_epoch, wrapped)
-
-
-async def _enter(
-    session: AsyncSession, tenant: TenantId, principal: MemberId | None, *, write: bool
-) -> tuple[TenantState, Viewer]:
-    """One round trip: scopes the transaction to the tenant and tells who is asking."""
-    parameters = {"tenant": tenant, "principal": principal, "writes": write}
-    row = (await session.execute(_ENTER, parameters)).one_or_none()
-    if row is None or (principal is not None and not row.is_member):
-        raise Unauthenticated
-    if row.status != "ACTIVE":
-        raise TenantSuspended if row.status == "SUSPENDED" else TenantNotReady
-    roles = frozenset(Role(role) for role in row.roles)
-    state = TenantState(
-        tenant, row.slug, row.name, row.key_epoch, row.access_epoch, row.default_region, row.default_language
-    )
-    return state, Viewer(tenant, principal, roles, grants_of(roles))

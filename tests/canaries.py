@@ -22,9 +22,20 @@ _WORDS = (  # noqa: SIM905  # in lines, by flow
     "given2 family2 display2 city2 postal2 government2 note2 external2 "  # of its update
     "bulk-given bulk-note csv-given csv-note csv-column tag member-name member-password "
     "wrong-password wrong-tenant wrong-token wrong-cursor wrong-id wrong-enum wrong-date wrong-type wrong-json "
-    "search-name search-government search-external idempotency operation-name alias comment path agent"
+    "search-name search-government search-external idempotency operation-name alias comment path agent "
+    "wrong-code wrong-refresh wrong-link new-password invite-name"
 ).split()
-_EMAILS = ("email", "email2", "bulk-email", "csv-email", "member-email", "search-email", "wrong-email")
+_EMAILS = (
+    "email",
+    "email2",
+    "bulk-email",
+    "csv-email",
+    "member-email",
+    "search-email",
+    "wrong-email",
+    "invite-email",
+    "reset-email",
+)
 _PHONES = ("phone", "phone2", "search-phone")
 _DATES = ("birth", "birth2")
 
@@ -143,6 +154,7 @@ async def sweep(address: str, canaries: Canaries, tenant: str) -> Swept:
     async with httpx.AsyncClient(base_url=address, timeout=60) as client:
         sender = _Sender(client, canaries, swept)
         await _sign_in(sender, canaries, tenant)
+        await _prove(sender, canaries, tenant)
         await _write(sender, canaries)
         await _import(sender, canaries)
         await _find(sender, canaries)
@@ -158,6 +170,40 @@ async def _sign_in(sender: _Sender, c: Canaries, tenant: str) -> None:
         assert refused["signIn"]["accessToken"] is None
     sender.token = (await sender.ask(_SIGN_IN, **right))["signIn"]["accessToken"]
     c.values["token"] = sender.token
+
+
+async def _prove(sender: _Sender, c: Canaries, tenant: str) -> None:
+    """What is said of sessions, second factors, passwords and invitations, rightly and wrongly."""
+    right = {"t": tenant, "e": c["member-email"], "p": c["member-password"]}
+    with_code = _SIGN_IN.replace("$p: String!", "$p: String!, $c: String").replace(
+        "password: $p", "password: $p, code: $c"
+    )
+    for each in (
+        (with_code, {**right, "c": c["wrong-code"]}),
+        (f"mutation($x: String!) {{ refreshSession(refreshToken: $x) {{ {_ERRORS} }} }}", {"x": c["wrong-refresh"]}),
+        (
+            f"""mutation($x: String!, $p: String!) {{ resetPassword(token: $x, newPassword: $p) {{ {_ERRORS} }}
+                acceptInvitation(token: $x, password: $p, name: $p) {{ {_ERRORS} }} }}""",
+            {"x": c["wrong-link"], "p": c["new-password"]},
+        ),
+        (
+            f"""mutation($p: String!, $n: String!, $c: String!) {{ changePassword(old: $p, new: $n) {{ {_ERRORS} }}
+                confirmIdentity(password: $p, code: $c) {{ {_ERRORS} }}
+                removeSecondFactor(password: $p, code: $c) {{ {_ERRORS} }} }}""",
+            {"p": c["wrong-password"], "n": c["new-password"], "c": c["wrong-code"]},
+        ),
+        (f"mutation($c: String!) {{ confirmSecondFactor(code: $c) {{ {_ERRORS} }} }}", {"c": c["wrong-code"]}),
+        ("mutation { beginSecondFactor { uri } }", {}),
+        ("{ sessions { nodes { device { userAgent address } } } }", {}),
+    ):
+        assert await sender.ask(each[0], **each[1]) is not None, each[0]
+    asking = "mutation($t: String!, $e: String!) { requestPasswordReset(tenant: $t, email: $e) { isRequested } }"
+    for email in (c["member-email"], c["reset-email"]):
+        assert await sender.ask(asking, t=tenant, e=email) is not None
+    asked = f"inviteMember(email: $e, name: $n, roles: [AGENT]) {{ {_ERRORS} }}"
+    inviting = f"mutation($e: String!, $n: String!) {{ {asked} }}"
+    invited = await sender.ask(inviting, e=c["invite-email"], n=c["invite-name"])
+    assert invited["inviteMember"]["userErrors"] == [], invited
 
 
 async def _write(sender: _Sender, c: Canaries) -> None:

@@ -4,10 +4,11 @@ import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 import httpx
 import orjson
@@ -17,8 +18,10 @@ from local.postgres import Postgres, create_roles_and_database
 from migrations.apply import upgrade
 from settings import AppRole, Mode, Settings
 from tenants import members
-from tenants.access import Role
+from tenants.access import Role, RoleSpec
+from tenants.ids import new_id
 from tenants.provisioning import Provisioning
+from tenants.roles import MemberOwnRole, OwnRole, Team, TeamMember
 from tenants.tenants import Tenant
 from tenants.viewers import Credential, MemberId, TenantId
 from tests.conftest import Vault
@@ -56,10 +59,11 @@ class House:
         *,
         role: Role | None = Role.OWNER,
         tenant: str = "acme",
+        member: Credential | None = None,
         headers: dict[str, str] | None = None,
     ) -> dict[str, Any]:
-        """The parsed body; it may hold errors."""
-        response = await self.post(document, variables, role=role, tenant=tenant, headers=headers)
+        """The parsed body; it may hold errors. `member` asks instead of the tenant's member of that role."""
+        response = await self.post(document, variables, role=role, tenant=tenant, member=member, headers=headers)
         answer: dict[str, Any] = response.json()
         return answer
 
@@ -70,11 +74,13 @@ class House:
         *,
         role: Role | None = Role.OWNER,
         tenant: str = "acme",
+        member: Credential | None = None,
         headers: dict[str, str] | None = None,
     ) -> httpx.Response:
         sent = {"accept": "application/json", "content-type": "application/json", **(headers or {})}
-        if role is not None:
-            sent["authorization"] = f"Bearer {await self.token(self.members[tenant][role])}"
+        asking = member or (None if role is None else self.members[tenant][role])
+        if asking is not None:
+            sent["authorization"] = f"Bearer {await self.token(asking)}"
         body = orjson.dumps({"query": document, "variables": variables or {}}, default=str)
         return await self.client.post("/graphql", content=body, headers=sent)
 
@@ -105,6 +111,30 @@ class House:
         assert made["createCustomer"]["userErrors"] == []
         customer: dict[str, Any] = made["createCustomer"]["customer"]
         return customer
+
+    async def add_member(self, *specs: RoleSpec, roles: Iterable[Role] = (), tenant: str = "acme") -> Credential:
+        """A new member with these built-in roles, and a new role of the tenant's own for each spec."""
+        acme = self.tenants[tenant].id
+        async with self.api.units.enter(acme, None, write=True) as unit:
+            email = f"{new_id().hex}@{tenant}.example.org"
+            made = await members.add(unit, email=email, name="Scoped", password_hash=_hash[0], roles=roles)
+            for spec in specs:
+                role = new_id()
+                named = {"name": f"Role {role}", "description": "", "spec": spec.dump()}
+                moments = {"created_at": unit.now, "updated_at": unit.now}
+                unit.add(OwnRole(tenant_id=acme, id=role, **named, version=1, **moments))
+                await unit.flush()
+                unit.add(MemberOwnRole(tenant_id=acme, member_id=made, role_id=role))
+        return Credential(acme, MemberId(made))
+
+    async def add_team(self, *mates: Credential, tenant: str = "acme") -> UUID:
+        """A new team of these members."""
+        acme, team = self.tenants[tenant].id, new_id()
+        async with self.api.units.enter(acme, None, write=True) as unit:
+            unit.add(Team(tenant_id=acme, id=team, name=f"Team {team}", created_at=unit.now))
+            await unit.flush()
+            unit.add(*(TeamMember(tenant_id=acme, team_id=team, member_id=mate.principal) for mate in mates))
+        return team
 
     async def add_tenant(self, slug: str) -> Tenant:
         tenant = self.tenants[slug] = await self.provisioning.provision(slug, slug.title(), region="US")
@@ -139,6 +169,7 @@ def settings_for(server: Postgres, database: str, vault: Vault, **changes: Any) 
         "pool_size": 10,
         "key_ttl_seconds": 300,
         "log_level": "INFO",
+        "rate_percent": 1_000,  # tests of everything else ask as fast as they can
         "audit_store": f"file://{tempfile.gettempdir()}/{database}-audit",
     }
     return Settings(**{**wanted, **changes})

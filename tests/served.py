@@ -87,6 +87,7 @@ def environment(house: House, **more: str) -> dict[str, str]:
         "COFFER_VAULT_ADDR": settings.vault_address,
         "COFFER_ISSUER": settings.issuer,
         "COFFER_AUDIT_STORE": settings.audit_store,
+        "COFFER_RATE_PERCENT": str(settings.rate_percent),
     }
     assert settings.provisioner_role is not None
     return made | _role("API", settings.api_role) | _role("PROVISIONER", settings.provisioner_role) | more

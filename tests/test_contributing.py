@@ -14,6 +14,7 @@ PACKAGES = (
     "crypto",
     "migrations",
     "local",
+    "mail",
     "telemetry",
     "egress",
     "deploy",

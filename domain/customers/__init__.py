@@ -11,6 +11,7 @@ from domain.customers.fields import (
     Profile,
     Stage,
 )
+from domain.customers.reach import is_everything, may_find
 from domain.customers.reading import Direction, Filter, Order, SortField, count, find, get, get_many, page
 from domain.customers.rights import CLEAR_WRITES, may_write
 from domain.customers.rows import Batch, Customer, CustomerToken, CustomerView
@@ -43,6 +44,8 @@ __all__ = [
     "find",
     "get",
     "get_many",
+    "is_everything",
+    "may_find",
     "may_write",
     "page",
     "restore",

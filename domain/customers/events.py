@@ -17,6 +17,9 @@ _NAMES = frozenset(map(_spelled, [*FIELDS, *CLEAR, "tag_ids"]))
 CREATED = EventKind("customer.created", "Customer", "A customer was added; `fields` are those that were set.", _NAMES)
 UPDATED = EventKind("customer.updated", "Customer", "Fields of a customer changed.", _NAMES)
 ARCHIVED = EventKind("customer.archived", "Customer", "A customer was taken out of the lists.")
+HANDED_OVER = EventKind(
+    "customer.handed_over", "Customer", "Another member looks after a customer.", frozenset({_spelled("owner_id")})
+)
 RESTORED = EventKind("customer.restored", "Customer", "An archived customer is back in the lists.")
 
 

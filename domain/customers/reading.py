@@ -13,6 +13,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from crypto.keys import Purpose
 from domain.customers.fields import COLUMN_OF, DOCUMENTS, FIELDS, SEARCHES, Stage
 from domain.customers.inputs import edge, input_path
+from domain.customers.reach import readable
 from domain.customers.rows import Batch, Customer, CustomerToken, CustomerView
 from domain.errors import BadInput, NotFound
 from domain.normalise import Invalid
@@ -108,7 +109,7 @@ async def page(
 
 
 async def count(unit: Unit, where: Filter) -> int:
-    statement = select(func.count()).where(Customer.tenant_id == unit.tenant.id, *_conditions(where))
+    statement = select(func.count()).where(Customer.tenant_id == unit.tenant.id, *readable(unit), *_conditions(where))
     return int((await unit.scalars(statement))[0])
 
 
@@ -123,11 +124,12 @@ async def find(
     fields = SEARCHES.get(by, (by,))
     query = _asked(unit, fields[0], query)
     fetched = {*documents, *(COLUMN_OF[field] for field in fields)}
+    within = readable(unit, *(_index(field).right for field in fields))
     found: list[CustomerView] = []
     reach, exhausted = window, False
     while len(found) <= window.size and not exhausted:
         bite = Window(max(window.size, _FIRST_BITE), reach.after, reach.before, reach.is_last)
-        statement = _selected(unit, fetched).where(_bears_token(unit, fields, query))
+        statement = _selected(unit, fetched).where(*within, _bears_token(unit, fields, query))
         statement = windowed(statement, (Customer.created_at, Customer.id), bite, descending=True)
         rows = await unit.rows(statement)
         exhausted = len(rows) <= bite.size
@@ -201,7 +203,7 @@ def _selected(unit: Unit, documents: Collection[str]) -> Select[Any]:
     if sealed:
         mine = (Subject.tenant_id == Customer.tenant_id) & (Subject.id == Customer.id)
         statement = select(*columns, Subject.secret.label("subject_secret")).join(Subject, mine)
-    return statement.where(Customer.tenant_id == unit.tenant.id)
+    return statement.where(Customer.tenant_id == unit.tenant.id, *readable(unit))
 
 
 def _conditions(where: Filter) -> list[ColumnElement[bool]]:

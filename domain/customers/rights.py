@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from domain import rules
 from domain.customers.fields import FIELDS
-from tenants.access import Permission
+from tenants.access import Permission, Relation
 from tenants.viewers import Viewer
 
 CLEAR_WRITES: Mapping[str, Permission] = MappingProxyType(
@@ -20,7 +20,9 @@ CLEAR_WRITES: Mapping[str, Permission] = MappingProxyType(
 )
 
 
-def may_write(viewer: Viewer, name: str) -> bool:
-    """`name` is a field of `FIELDS` or `CLEAR_WRITES`."""
+def may_write(viewer: Viewer, name: str, relation: Relation = Relation.OWN) -> bool:
+    """`name` is a field of `FIELDS` or `CLEAR_WRITES`; a new customer is one's own."""
     field = FIELDS.get(name)
-    return viewer.may(CLEAR_WRITES[name]) if field is None else rules.may_write(viewer, field)
+    if field is None:
+        return CLEAR_WRITES[name] in viewer.on(relation).permissions
+    return rules.may_write(viewer, field, relation)

@@ -11,9 +11,11 @@ from sqlalchemy.orm import Mapped
 
 from crypto.keyring import SealedCell
 from domain.customers.fields import ExternalId, Guarded, Note, Profile
+from tenants.access import Permission, Relation
 from tenants.documents import Document
 from tenants.owned import Backup, TenantOwned, clear, places, sealed
 from tenants.unit import GUARD, Unit
+from tenants.viewers import Viewer
 
 
 class Customer(TenantOwned, backup=Backup.DATA, rights="SELECT INSERT UPDATE DELETE"):
@@ -22,7 +24,7 @@ class Customer(TenantOwned, backup=Backup.DATA, rights="SELECT INSERT UPDATE DEL
         ForeignKeyConstraint(["tenant_id", "owner_id"], ["members.tenant_id", "members.id"]),
         Index("ix_customers_created", "tenant_id", "created_at", "id"),
         Index("ix_customers_updated", "tenant_id", "updated_at", "id"),
-        Index("ix_customers_owner", "tenant_id", "owner_id"),
+        Index("ix_customers_owner", "tenant_id", "owner_id", "created_at", "id"),
     )
 
     id: Mapped[UUID] = clear("made at random", primary_key=True)
@@ -83,53 +85,74 @@ class CustomerRow(Protocol):
 class CustomerView:
     """One customer as read: its clear columns on `row`, its sealed documents through the batch it was read with."""
 
-    __slots__ = ("batch", "position", "row")
+    __slots__ = ("batch", "position", "relation", "row")
 
-    def __init__(self, row: CustomerRow, batch: "Batch", position: int) -> None:
+    def __init__(self, row: CustomerRow, batch: "Batch", position: int, relation: Relation) -> None:
         self.row = row
         self.batch = batch
         self.position = position
+        self.relation = relation
 
     @property
     def id(self) -> UUID:
         return self.row.id
+
+    @property
+    def is_within_reach(self) -> bool:
+        """Whether the viewer may read it: what was changed just now can have gone out of reach by that."""
+        viewer = self.batch.viewer
+        return viewer.principal is None or Permission.CUSTOMERS_READ in viewer.on(self.relation).permissions
 
     def __getattr__(self, name: str) -> Any:
         """The clear columns by their own names."""
         return getattr(self.row, name)
 
     def document(self, column: str, why: str) -> Document | None:
-        """The opened document of a sealed column. Opening it opens those of the whole batch, once."""
-        return self.batch.documents(column, why)[self.position]
+        """The opened document of a sealed column. Opening it opens those of the batch in the same relation, once."""
+        return self.batch.documents(column, self.relation, why)[self.position]
 
 
 class Batch:
-    """Customers that were read together. Each sealed column of all of them is opened at most once."""
+    """Customers that were read together. Each sealed column of those in one relation to the viewer is opened at most
+    once, and not before one of them is asked for: what is hidden in a relation stays sealed there.
+    """
 
-    __slots__ = ("_documents", "_is_disclosed", "_rows", "_unit", "views")
+    __slots__ = ("_disclosed", "_opened", "_rows", "_unit", "views")
 
     def __init__(self, unit: Unit, rows: Sequence[Any]) -> None:
         self._unit = unit
         self._rows = rows
-        self._documents: dict[str, list[Document | None]] = {}
-        self._is_disclosed = False
-        self.views = [CustomerView(row, self, position) for position, row in enumerate(rows)]
+        self._opened: dict[tuple[str, Relation], list[Document | None]] = {}
+        self._disclosed: set[Relation] = set()
+        relation = unit.viewer.relation
+        self.views = [CustomerView(row, self, place, relation(row.owner_id)) for place, row in enumerate(rows)]
 
-    def documents(self, column: str, why: str) -> list[Document | None]:
-        if why == GUARD and not self._is_disclosed:
-            self._is_disclosed = True
-            self._unit.disclose("Customer", [row.id for row in self._rows])
-        opened = self._documents.get(column)
+    @property
+    def viewer(self) -> Viewer:
+        return self._unit.viewer
+
+    def documents(self, column: str, relation: Relation, why: str) -> list[Document | None]:
+        """By place in the batch; None also for rows in another relation."""
+        if why == GUARD and relation not in self._disclosed:
+            self._disclosed.add(relation)
+            records = [view.id for view in self.views if view.relation is relation]
+            self._unit.disclose("Customer", records, relation=relation)
+        opened = self._opened.get((column, relation))
         if opened is None:
-            opened = self._documents[column] = self._open(column, why)
+            opened = self._opened[column, relation] = self._open(column, relation, why)
         return opened
 
     def know(self, column: str, documents: list[Document | None]) -> None:
         """Take over documents that were just sealed in this unit."""
-        self._documents[column] = documents
+        for relation in {view.relation for view in self.views}:
+            self._opened[column, relation] = documents
 
-    def _open(self, column: str, why: str) -> list[Document | None]:
-        filled = [(n, value) for n, row in enumerate(self._rows) if (value := getattr(row, column)) is not None]
+    def _open(self, column: str, relation: Relation, why: str) -> list[Document | None]:
+        filled = [
+            (view.position, value)
+            for view in self.views
+            if view.relation is relation and (value := getattr(view.row, column)) is not None
+        ]
         cells = [
             SealedCell(value, self._rows[n].subject_secret, self._rows[n].id, self._rows[n].id) for n, value in filled
         ]

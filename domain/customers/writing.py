@@ -1,6 +1,6 @@
 """Changing customers: create one or many, update by version, archive, restore; values and tokens in one transaction."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -10,21 +10,25 @@ from sqlalchemy.exc import IntegrityError
 from crypto.keys import Purpose
 from crypto.values import Secret
 from domain import rules
-from domain.customers.events import ARCHIVED, RESTORED, UPDATED, publish, publish_created
+from domain.customers.changing import Documents, check_version, lock, touch, views
+from domain.customers.events import ARCHIVED, HANDED_OVER, RESTORED, UPDATED, publish, publish_created
 from domain.customers.fields import COLUMN_OF, DOCUMENTS, FIELDS, ExternalId, Stage
 from domain.customers.inputs import Changes, edge, input_path, parse, refuse_empty
-from domain.customers.rows import Batch, Customer, CustomerToken, CustomerView
-from domain.errors import Refused, UserError
+from domain.customers.reach import check, gains
+from domain.customers.rights import may_write
+from domain.customers.rows import Customer, CustomerToken, CustomerView
+from domain.errors import Forbidden, Refused, UserError
 from domain.tags import CustomerTag, Tag
+from tenants.access import Level, Permission, Relation
 from tenants.documents import Document
 from tenants.ids import new_id
 from tenants.members import Member
 from tenants.owned import places
 from tenants.unit import Unit
+from tenants.viewers import Viewer
 
 MOST_AT_ONCE = 500
 _TRIES = 3
-Documents = dict[str, Document]
 _PLACES = places(Customer)
 _TAKEN = UserError("EXTERNAL_ID_TAKEN", ("externalId",), "externalId belongs to another customer already.")
 
@@ -63,52 +67,68 @@ async def update(unit: Unit, customer: UUID, version: int, sent: Mapping[str, An
 
     Raises `Refused`: STALE_VERSION, MASKED_INPUT, INVALID, NOT_FOUND, EXTERNAL_ID_TAKEN.
     """
-    row = await _lock(unit, customer)
-    _check_version(row, version)
+    row = await lock(unit, customer)
+    relation = check(unit, row.owner_id, Permission.CUSTOMERS_WRITE)
+    _check_rights(unit, relation, sent)
+    check_version(row, version)
     current = {column: _opened(unit, row, column) for column in DOCUMENTS}
     names = {name: ".".join(map(str, input_path(name))) for name in sent}
-    masked = [e for document in current.values() for e in rules.masked_inputs(unit.viewer, document, names, sent)]
+    masked = [
+        e for document in current.values() for e in rules.masked_inputs(unit.viewer, relation, document, names, sent)
+    ]
     if masked:
         raise Refused(masked)
     changes = parse(sent, edge(unit))
-    await _check(unit, changes, customer)
+    await _check(unit, changes, row, relation)
     wanted = {column: changes.applied(column, document) for column, document in current.items()}
-    publish(unit, UPDATED, customer, _differing(row, changes, current))
+    publish(unit, UPDATED, customer, _differing(unit.viewer, relation, row, changes, current))
+    if changes.clear.get("owner_id", row.owner_id) != row.owner_id:
+        publish(unit, HANDED_OVER, customer, ["owner_id"])
     _set(row, changes, {column: wanted[column] for column in DOCUMENTS if wanted[column] is not current[column]})
-    _touch(unit, row)
+    touch(unit, row)
     await _write_tokens(unit, customer, changes.personal.keys(), wanted)
     if changes.tags is not None:
         await unit.run(
             delete(CustomerTag).where(CustomerTag.tenant_id == unit.tenant.id, CustomerTag.customer_id == customer)
         )
         await _add_tags(unit, {customer: changes.tags})
-    return _views(unit, [(row, wanted)])[0]
+    return views(unit, [(row, wanted)])[0]
 
 
 async def archive(unit: Unit, customer: UUID) -> CustomerView:
     """Take a customer out of the lists; asking again changes nothing."""
-    row = await _lock(unit, customer)
+    row = await lock(unit, customer)
+    check(unit, row.owner_id, Permission.CUSTOMERS_ARCHIVE)
     if row.archived_at is None:
         row.archived_at = unit.now
         publish(unit, ARCHIVED, customer)
-        _touch(unit, row)
+        touch(unit, row)
         await unit.flush()
-    return _views(unit, [(row, None)])[0]
+    return views(unit, [(row, None)])[0]
 
 
 async def restore(unit: Unit, customer: UUID) -> CustomerView:
-    row = await _lock(unit, customer)
+    row = await lock(unit, customer)
+    check(unit, row.owner_id, Permission.CUSTOMERS_ARCHIVE)
     if row.archived_at is not None:
         row.archived_at = None
         publish(unit, RESTORED, customer)
-        _touch(unit, row)
+        touch(unit, row)
         await unit.flush()
-    return _views(unit, [(row, None)])[0]
+    return views(unit, [(row, None)])[0]
 
 
-def _differing(row: Customer, changes: Changes, current: Documents) -> Iterator[str]:
-    """Names of the fields that the changes make other than they are."""
-    yield from (n for n, value in changes.personal.items() if getattr(current[COLUMN_OF[n]], n) != value)
+def _differing(
+    viewer: Viewer, relation: Relation, row: Customer, changes: Changes, current: Documents
+) -> Iterator[str]:
+    """Names of the fields that the changes make other than they are.
+
+    One that the viewer does not see plain is always named: that it stays as it was would confirm a guess.
+    """
+    for n, value in changes.personal.items():
+        is_unseen = viewer.principal is not None and viewer.levels(FIELDS[n])[relation] is not Level.PLAIN
+        if is_unseen or getattr(current[COLUMN_OF[n]], n) != value:
+            yield n
     yield from (n for n, value in changes.clear.items() if getattr(row, n) != value)
     if changes.tags is not None:
         yield "tag_ids"
@@ -143,24 +163,29 @@ async def _refused(unit: Unit, accepted: Mapping[int, Changes]) -> dict[int, Ref
     return refused
 
 
-async def _check(unit: Unit, changes: Changes, customer: UUID) -> None:
+async def _check(unit: Unit, changes: Changes, row: Customer, relation: Relation) -> None:
     owners, tags, _ = await _known(unit, [changes])
-    errors = _reference_errors(changes, owners, tags)
+    errors = _reference_errors(changes, owners | {row.owner_id}, tags)
+    if "owner_id" in changes.clear:
+        errors += gains(unit, relation, changes.clear["owner_id"], ("ownerId",))
     token = _external_token(unit, changes)
-    if token is not None and await _token_owners(unit, [token]) - {customer}:
+    if token is not None and await _token_owners(unit, [token]) - {row.id}:
         errors.append(_TAKEN)
     if errors:
         raise Refused(errors)
 
 
 async def _known(unit: Unit, many: Iterable[Changes]) -> tuple[set[UUID], set[UUID], set[bytes]]:
-    """Of all owners, tags and external ids named, those that exist; no statement where none is named."""
+    """Of all owners, tags and external ids named, those that exist; no statement where none is named.
+
+    An owner is active: nobody is given what nobody looks after.
+    """
     many = list(many)
     owners = {owner for changes in many if (owner := changes.clear.get("owner_id"))}
     tags = {tag for changes in many for tag in changes.tags or ()}
     tokens = [token for changes in many if (token := _external_token(unit, changes))]
     mine = unit.tenant.id
-    found_owners = select(Member.id).where(Member.tenant_id == mine, Member.id.in_(owners))
+    found_owners = select(Member.id).where(Member.tenant_id == mine, Member.id.in_(owners), Member.status == "ACTIVE")
     found_tags = select(Tag.id).where(Tag.tenant_id == mine, Tag.id.in_(tags))
     found_tokens = select(CustomerToken.token).where(
         CustomerToken.tenant_id == mine, CustomerToken.index == "external_id", CustomerToken.token.in_(tokens)
@@ -181,11 +206,11 @@ async def _token_owners(unit: Unit, tokens: Sequence[bytes]) -> set[UUID]:
     return set(await unit.scalars(statement))
 
 
-def _reference_errors(changes: Changes, owners: set[UUID], tags: set[UUID]) -> list[UserError]:
+def _reference_errors(changes: Changes, owners: Collection[UUID | None], tags: set[UUID]) -> list[UserError]:
     errors = []
     owner = changes.clear.get("owner_id")
     if owner is not None and owner not in owners:
-        errors.append(UserError("NOT_FOUND", ("ownerId",), "ownerId is no member's id."))
+        errors.append(UserError("NOT_FOUND", ("ownerId",), "ownerId is no active member's id."))
     if (changes.tags or frozenset()) - tags:
         errors.append(UserError("NOT_FOUND", ("tagIds",), "tagIds names a tag that is not there."))
     return errors
@@ -203,7 +228,7 @@ async def _insert(unit: Unit, many: Sequence[Changes]) -> list[CustomerView]:
     if tokens:
         await unit.run(insert(CustomerToken), tokens)
     await _add_tags(unit, {row.id: changes.tags for (row, _), changes in zip(pairs, many, strict=True) if changes.tags})
-    return _views(unit, pairs)
+    return views(unit, pairs)
 
 
 async def _insert_together(unit: Unit, accepted: Mapping[int, Changes]) -> dict[int, CustomerView]:
@@ -248,24 +273,12 @@ def _set(row: Customer, changes: Changes, documents: Documents) -> None:
         setattr(row, column, value)
 
 
-def _touch(unit: Unit, row: Customer) -> None:
-    row.updated_at = unit.now
-    row.version += 1
-
-
-async def _lock(unit: Unit, customer: UUID) -> Customer:
-    statement = select(Customer).where(Customer.tenant_id == unit.tenant.id, Customer.id == customer).with_for_update()
-    rows: Sequence[Customer] = await unit.scalars(statement)
-    if not rows:
-        raise Refused([UserError("NOT_FOUND", ("id",), "There is no customer of that id.")])
-    await unit.load_subjects([customer])
-    return rows[0]
-
-
-def _check_version(row: Customer, version: int) -> None:
-    if row.version != version:
-        sentence = "The customer was changed since you read it; read it again and repeat the change."
-        raise Refused([UserError("STALE_VERSION", ("version",), sentence)])
+def _check_rights(unit: Unit, relation: Relation, sent: Mapping[str, Any]) -> None:
+    """What the guard let pass for some customer may be beyond the viewer's rights to this one."""
+    beyond = [name for name in sent if unit.viewer.principal and not may_write(unit.viewer, name, relation)]
+    if beyond:
+        spelled = ".".join(map(str, input_path(beyond[0])))
+        raise Forbidden(f"You have no right to give `input.{spelled}` of this customer.")
 
 
 def _opened(unit: Unit, row: Customer, column: str) -> Document:
@@ -334,23 +347,3 @@ async def _add_tags(unit: Unit, tags: Mapping[UUID, Iterable[UUID] | None]) -> N
     ]
     if rows:
         await unit.run(insert(CustomerTag), rows)
-
-
-def _views(unit: Unit, pairs: Sequence[tuple[Customer, Documents | None]]) -> list[CustomerView]:
-    """What was just written, without reading it again: the documents that were sealed are known."""
-    batch = Batch(unit, [_Written(row, unit) for row, _ in pairs])
-    for column in DOCUMENTS:
-        if all(documents is not None for _, documents in pairs):
-            batch.know(column, [documents[column] for _, documents in pairs if documents is not None])
-    return batch.views
-
-
-class _Written:
-    """A customer of the session in the shape of one that was read."""
-
-    def __init__(self, row: Customer, unit: Unit) -> None:
-        self._row = row
-        self.subject_secret = unit.subject_secret(row.id)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._row, name)

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 
-from migrations.operations import APP, PLATFORM, sealed_column, secure, tenant_table
+from migrations.operations import APP, PLATFORM, belongs_to, sealed_column, secure, tenant_table
 
 revision = "0001"
 down_revision = None
@@ -120,7 +120,7 @@ def _members() -> None:
         sa.Column("member_id", sa.Uuid, nullable=False),
         sa.Column("role", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("tenant_id", "member_id", "role", name="pk_member_roles"),
-        _belongs_to("member_roles", "member_id", "members"),
+        belongs_to("member_roles", "member_id", "members"),
         rights="SELECT, INSERT, DELETE",
     )
     tenant_table(
@@ -130,7 +130,7 @@ def _members() -> None:
         sa.Column("bik_version", sa.SmallInteger, nullable=False),
         sa.Column("member_id", sa.Uuid, nullable=False),
         sa.PrimaryKeyConstraint("tenant_id", "index", "token", "bik_version", name="pk_member_tokens"),
-        _belongs_to("member_tokens", "member_id", "members"),
+        belongs_to("member_tokens", "member_id", "members"),
         sa.CheckConstraint("octet_length(token) = 16", name="token"),
         rights="SELECT, INSERT, DELETE",
     )
@@ -164,7 +164,7 @@ def _customers() -> None:
         sa.Column("archived_at", TIMESTAMP(timezone=True), nullable=True),
         sa.Column("version", sa.Integer, nullable=False),
         sa.PrimaryKeyConstraint("tenant_id", "id", name="pk_customers"),
-        _belongs_to("customers", "owner_id", "members", on_delete=None),
+        belongs_to("customers", "owner_id", "members", on_delete=None),
         rights="SELECT, INSERT, UPDATE, DELETE",
     )
     for name, column in {"created": "created_at", "updated": "updated_at"}.items():
@@ -177,7 +177,7 @@ def _customers() -> None:
         sa.Column("customer_id", sa.Uuid, nullable=False),
         sa.Column("bik_version", sa.SmallInteger, nullable=False),
         sa.PrimaryKeyConstraint("tenant_id", "index", "token", "customer_id", "bik_version", name="pk_customer_tokens"),
-        _belongs_to("customer_tokens", "customer_id", "customers"),
+        belongs_to("customer_tokens", "customer_id", "customers"),
         sa.CheckConstraint("octet_length(token) = 16", name="token"),
         rights="SELECT, INSERT, DELETE",
     )
@@ -202,8 +202,8 @@ def _customers() -> None:
         sa.Column("customer_id", sa.Uuid, nullable=False),
         sa.Column("tag_id", sa.Uuid, nullable=False),
         sa.PrimaryKeyConstraint("tenant_id", "customer_id", "tag_id", name="pk_customer_tags"),
-        _belongs_to("customer_tags", "customer_id", "customers"),
-        _belongs_to("customer_tags", "tag_id", "tags"),
+        belongs_to("customer_tags", "customer_id", "customers"),
+        belongs_to("customer_tags", "tag_id", "tags"),
         rights="SELECT, INSERT, DELETE",
     )
     op.create_index("ix_customer_tags_tag", "customer_tags", ["tenant_id", "tag_id", "customer_id"])
@@ -219,14 +219,4 @@ def _outcomes() -> None:
         sa.Column("created_at", TIMESTAMP(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("tenant_id", "principal", "key", name="pk_outcomes"),
         rights="SELECT, INSERT, DELETE",
-    )
-
-
-def _belongs_to(table: str, column: str, parent: str, *, on_delete: str | None = "CASCADE") -> sa.ForeignKeyConstraint:
-    """Composite, so that no row can belong to another tenant's."""
-    return sa.ForeignKeyConstraint(
-        ["tenant_id", column],
-        [f"{parent}.tenant_id", f"{parent}.id"],
-        name=f"fk_{table}_tenant_id_{column}",
-        ondelete=on_delete,
     )

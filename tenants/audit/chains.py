@@ -10,7 +10,7 @@ from tenants.audit.checkpoints import Checkpoints
 from tenants.audit.linking import MOST, DayTurned, Linked, NoHead
 from tenants.audit.store import CheckpointStore
 from tenants.keys import find_audit_key, open_audit_key
-from tenants.unit import Units
+from tenants.units import Units
 from tenants.viewers import TenantId
 
 

@@ -20,7 +20,8 @@ from crypto.transit import TransitKeys
 from tenants.audit.store import CheckpointStore
 from tenants.audit.tables import AuditCheckpoint, AuditHead
 from tenants.errors import StoreUnavailable
-from tenants.unit import Unit, Units
+from tenants.unit import Unit
+from tenants.units import Units
 from tenants.viewers import TenantId
 
 SIGNER = "coffer-audit"  # the Transit key; deploy/vault names it too

@@ -20,6 +20,7 @@ from tenants.owned import Backup, TenantOwned, clear
 
 OK = "OK"
 DISCLOSED = "personal.disclosed"
+REVEALED = "personal.revealed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +65,13 @@ class AuditEntry(TenantOwned, backup=Backup.NEVER, rights="SELECT INSERT", fleet
         Index("ix_audit_entries_xid", "tenant_id", "xid", "id"),
         Index("ix_audit_entries_at", "tenant_id", "at", "id"),
         Index("ix_audit_entries_actor", "tenant_id", "actor", "at"),
+        Index(
+            "ix_audit_entries_revealed",
+            "tenant_id",
+            "actor",
+            "at",
+            postgresql_where=text(f"action = '{REVEALED}'"),
+        ),
     )
 
     id: Mapped[UUID] = clear("made at random", primary_key=True)

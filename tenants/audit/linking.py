@@ -47,7 +47,7 @@ from sqlalchemy.orm import aliased
 
 from crypto import chain
 from crypto.values import Secret
-from tenants.audit.entries import CONTENT, DISCLOSED, AuditEntry, DisclosureCounter, content_of
+from tenants.audit.entries import CONTENT, DISCLOSED, REVEALED, AuditEntry, DisclosureCounter, content_of
 from tenants.audit.tables import AuditHead, AuditLink, ChainKey
 from tenants.database import Database
 from tenants.errors import ChainBroken
@@ -208,7 +208,7 @@ async def _count_disclosures(unit: Unit, rows: Sequence[Row[Any]]) -> None:
     """What left, per viewer and hour; counted with the link, so each disclosure counts once."""
     sums: dict[tuple[UUID, datetime], list[int]] = {}
     for row in rows:
-        if row.action == DISCLOSED and row.actor is not None:
+        if row.action in (DISCLOSED, REVEALED) and row.actor is not None:
             hour = row.at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
             counts = sums.setdefault((row.actor, hour), [0, 0, 0])
             for n, name in enumerate(_COUNTED):

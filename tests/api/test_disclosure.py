@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from graphql import GraphQLInterfaceType, GraphQLObjectType
 
-from api import guard
+from api import labels
 from api.directives import Personal
 from api.schema import build
 from tenants.access import Role
@@ -148,12 +148,13 @@ def personal_leaves() -> Iterator[str]:
     for kind in SCHEMA.type_map.values():
         if isinstance(kind, GraphQLObjectType | GraphQLInterfaceType) and not kind.name.startswith("__"):
             for name, field in kind.fields.items():
-                if isinstance(guard.rule_of(field), Personal):
+                if isinstance(labels.rule_of(field), Personal):
                     yield f"{kind.name}.{name}"
 
 
 def test_no_personal_leaf_is_left_out_of_these_tests() -> None:
-    assert sorted(personal_leaves()) == sorted(LEAVES)
+    """But for those of a device, which lie on no way from a customer: `tests/leaks/` walks to them as well."""
+    assert sorted(leaf for leaf in personal_leaves() if not leaf.startswith("Device.")) == sorted(LEAVES)
 
 
 @pytest.mark.parametrize("coordinate", LEAVES)
@@ -161,7 +162,7 @@ def test_a_leafs_rule_names_its_class(coordinate: str) -> None:
     kind, _, name = coordinate.partition(".")
     owner = SCHEMA.type_map[kind]
     assert isinstance(owner, GraphQLObjectType)
-    rule = guard.rule_of(owner.fields[name])
+    rule = labels.rule_of(owner.fields[name])
     assert isinstance(rule, Personal)
     assert rule.class_ == LEAVES[coordinate][0]
 

@@ -1,15 +1,23 @@
 """Documents are parsed, validated and remembered; strings no store can keep stop at the schema's edge."""
 
 import pytest
-from graphql import GraphQLError, build_schema, get_introspection_query, graphql_sync, print_schema
+from graphql import (
+    GraphQLError,
+    GraphQLScalarType,
+    GraphQLSchema,
+    build_schema,
+    get_introspection_query,
+    graphql_sync,
+    print_schema,
+)
 
 from api.documents import Documents, RequestRefused, digest_of, without_suggestions
 from api.limits import Limits
-from api.scalars import harden
+from api.scalars import FORMS, harden
 
 SDL = """
     type Query { customer(id: ID, name: String, by: By, ids: [ID!]): String  email: String }
-    type Mutation { rename(name: String!): String }
+    type Mutation { rename(name: String!): String  forget: String }
     type Subscription { changed: String }
     input By { names: [String!] }
 """
@@ -41,6 +49,44 @@ def code(error: GraphQLError) -> object:
 )
 def test_an_operation_tells_its_kind(documents: Documents, query: str, kind: str) -> None:
     assert documents.prepare(query, None, None, may_introspect=False).kind == kind
+
+
+def test_what_comes_alone_is_refused_beside_others_and_not_beside_itself() -> None:
+    documents = Documents(SCHEMA, Limits(), apart=frozenset({"Mutation.rename"}))
+    twice = 'mutation { a: rename(name: "x") b: rename(name: "y") }'
+    assert documents.prepare(twice, None, None, may_introspect=False).kind == "mutation"
+    beside = 'mutation { ...F forget } fragment F on Mutation { rename(name: "x") }'
+    assert code(refused(documents, beside)) == "BAD_USER_INPUT"
+    assert "rename" in refused(documents, beside).message
+
+
+def dated() -> GraphQLSchema:
+    """Whose scalars refuse everything, loudly."""
+    schema = build_schema("scalar DateTime scalar Date type Query { usage(from: DateTime, on: Date): String }")
+    for name in FORMS:
+        scalar = schema.type_map[name]
+        assert isinstance(scalar, GraphQLScalarType)
+        scalar.parse_value = refuse_loudly  # type: ignore[method-assign]
+    harden(schema)
+    return schema
+
+
+def refuse_loudly(value: object) -> object:
+    raise GraphQLError(f"{value} is no date")
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ('{ usage(from: "SECRET") }', FORMS["DateTime"]),
+        ("{ usage(from: 7) }", FORMS["DateTime"]),
+        ('{ usage(on: "SECRET") }', FORMS["Date"]),
+    ],
+)
+def test_a_date_that_is_none_is_told_its_form_and_place(query: str, sentence: str) -> None:
+    error = refused(Documents(dated(), Limits()), query)
+    assert error.message == f"{sentence}."
+    assert [(each.line, each.column) for each in error.locations or ()] == [(1, query.index(":") + 3)]
 
 
 def test_the_named_operation_is_chosen(documents: Documents) -> None:

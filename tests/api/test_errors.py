@@ -159,6 +159,10 @@ def test_a_wrong_literal_is_not_quoted(query: str) -> None:
         ("Variable '$x' has invalid value: Expected value of type 'By!' to be an object, found: 'v'.", None),
         ("Value 'v' does not exist in 'Kind' enum.", "Value does not exist in 'Kind' enum."),
         ("v is no date", "The value is not valid."),
+        (
+            "Variable '$x' has invalid value: A DateTime is RFC 3339 with an offset: 2026-01-31T09:00:00Z.",
+            "Variable '$x' has invalid value: A DateTime is RFC 3339 with an offset: 2026-01-31T09:00:00Z.",
+        ),
         ("Int cannot represent v", "The value is not valid."),
     ],
 )

@@ -223,9 +223,6 @@ MALFORMED: dict[str, bytes] = {
     "variables are false": b'{"query": "{ hello }", "variables": false}',
     "extensions are a number": b'{"query": "{ hello }", "extensions": 0}',
     "persistedQuery is a string": b'{"query": "{ hello }", "extensions": {"persistedQuery": "x"}}',
-    "persistedQuery has a wrong hash": (
-        b'{"query": "{ hello }", "extensions": {"persistedQuery": {"version": 1, "sha256Hash": "00"}}}'
-    ),
 }
 
 
@@ -405,6 +402,41 @@ async def test_an_unknown_persisted_query_is_answered_in_json_and_then_learnt(cl
     assert (await post(client, {"query": "{ hello }", "extensions": extensions})).is_success
     learnt = await client.get("/graphql", params={"extensions": orjson.dumps(extensions).decode()})
     assert learnt.json() == {"data": {"hello": "hello you"}}
+
+
+@pytest.mark.parametrize(("accept", "status"), [(LEGACY, 200), (MODERN, 400)])
+async def test_a_persisted_query_is_missed_learnt_and_found_in_both_media_types(
+    client: httpx.AsyncClient, accept: str, status: int
+) -> None:
+    query = "{ hello } # " + accept
+    extensions = {"persistedQuery": {"version": 1, "sha256Hash": digest_of(query).upper()}}
+    url = {"extensions": orjson.dumps(extensions).decode()}
+    missed = await client.get("/graphql", params=url, headers={"accept": accept})
+    assert (missed.status_code, code(missed)) == (status, "PERSISTED_QUERY_NOT_FOUND")
+    assert missed.headers["content-type"].startswith(accept)
+    learnt = await post(client, {"query": query, "extensions": extensions}, accept=accept)
+    found = await client.get("/graphql", params=url, headers={"accept": accept})
+    assert learnt.json() == found.json() == {"data": {"hello": "hello you"}}
+
+
+@pytest.mark.parametrize("accept", [LEGACY, MODERN])
+async def test_a_text_under_the_hash_of_another_is_refused_and_not_kept(
+    house: House, client: httpx.AsyncClient, accept: str
+) -> None:
+    extensions = {"persistedQuery": {"version": 1, "sha256Hash": digest_of("{ busy }")}}
+    refused = await post(client, {"query": "{ hello }", "extensions": extensions}, accept=accept)
+    later = await post(client, {"extensions": extensions}, accept=accept)
+    assert (refused.status_code, code(refused)) == (400, "PERSISTED_QUERY_HASH_MISMATCH")
+    assert code(later) == "PERSISTED_QUERY_NOT_FOUND"
+    assert not house.requests
+
+
+async def test_a_persisted_mutation_is_not_run_by_get(house: House, client: httpx.AsyncClient) -> None:
+    extensions = {"persistedQuery": {"version": 1, "sha256Hash": digest_of("mutation { wave }")}}
+    await post(client, {"query": "mutation { wave }", "extensions": extensions})
+    house.ran.clear()
+    got = await client.get("/graphql", params={"extensions": orjson.dumps(extensions).decode()})
+    assert (got.status_code, house.ran) == (405, [])
 
 
 async def test_a_field_error_leaves_the_rest_of_the_data(client: httpx.AsyncClient) -> None:

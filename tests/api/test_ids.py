@@ -17,6 +17,8 @@ PAYLOAD = "{ customer { id } userErrors { code path message } }"
 INPUT = f"mutation($i: CustomerInput!) {{ createCustomer(input: $i) {PAYLOAD} }}"
 UPDATE = f"mutation($id: ID!, $i: CustomerInput!) {{ updateCustomer(id: $id, version: 1, input: $i) {PAYLOAD} }}"
 LIST = "query($f: CustomerFilter) { customers(filter: $f) { totalCount nodes { id } pageInfo { endCursor } } }"
+ROLE = "mutation($n: String!) { createRole(input: { name: $n }) { role { id } } }"
+KEY = 'mutation { createApiKey(name: "theirs", roles: [ANALYST]) { apiKey { service { id } } } }'
 # Each id argument: the type it takes, a document, and the variables that put the id there.
 ARGUMENTS: dict[str, tuple[str, str, Any]] = {
     "customer": ("Customer", "query($id: ID!) { customer(id: $id) { id givenName } }", lambda i: {"id": i}),
@@ -35,6 +37,13 @@ ARGUMENTS: dict[str, tuple[str, str, Any]] = {
     "tagIds": ("Tag", INPUT, lambda i: {"i": {"givenName": "Eve", "tagIds": [i]}}),
     "filter.ownerId": ("Member", LIST, lambda i: {"f": {"ownerId": i}}),
     "filter.tagId": ("Tag", LIST, lambda i: {"f": {"tagId": i}}),
+    "sessions": ("Member", "query($id: ID!) { sessions(member: $id) { totalCount } }", lambda i: {"id": i}),
+    "members": ("OwnRole", "query($id: ID!) { members(ownRole: $id) { totalCount } }", lambda i: {"id": i}),
+    "keys of a service": (
+        "Service",
+        "mutation($id: ID!) { createApiKey(service: $id) { apiKey { id } userErrors { code message } } }",
+        lambda i: {"id": i},
+    ),
 }
 MALFORMED = ["garbage", "", "QQ", "é", "0", "A" * 300, "Q3VzdG9tZXI6", "null", "../../etc"]
 
@@ -46,7 +55,15 @@ async def foreign(house: House) -> dict[str, str]:
     tag_id = str(tag["createTag"]["tag"]["id"])
     made = await house.create(tenant="globex", givenName="Theirs", tagIds=[tag_id])
     member = global_id("Member", house.members["globex"][Role.OWNER].principal)
-    return {"Customer": str(made["id"]), "Tag": tag_id, "Member": str(member)}
+    role = await house.data(ROLE, {"n": f"role {uuid4().hex}"}, tenant="globex")
+    key = await house.data(KEY, tenant="globex")
+    return {
+        "Customer": str(made["id"]),
+        "Tag": tag_id,
+        "Member": str(member),
+        "OwnRole": role["createRole"]["role"]["id"],
+        "Service": key["createApiKey"]["apiKey"]["service"]["id"],
+    }
 
 
 async def answered(house: House, argument: str, sent: str, role: Role = Role.OWNER) -> bytes:

@@ -13,6 +13,8 @@ from graphql import (
 
 from api.documents import Documents, RequestRefused
 from api.limits import LimitExceeded, Limits, measure
+from api.operation import PASSWORDS
+from api.schema import build
 
 SCHEMA = build_schema(
     """
@@ -33,11 +35,11 @@ SCHEMA = build_schema(
 )
 
 
-def cost_of(query: str, **variables: object) -> int:
+def cost_of(query: str, limits: Limits = Limits(), **variables: object) -> int:  # noqa: B008  # it is frozen
     document = parse(query)
     operation = document.definitions[0]
     assert isinstance(operation, OperationDefinitionNode)
-    return measure(document, operation, SCHEMA, variables, Limits())
+    return measure(document, operation, SCHEMA, variables, limits)
 
 
 def code_of(query: str) -> str:
@@ -121,6 +123,14 @@ def test_a_hostile_document_is_refused_within_50_ms(query: str, code: str) -> No
     assert seconds(lambda: code_of(query)) <= 0.050
 
 
+def test_what_is_too_costly_tells_its_cost_and_the_bound() -> None:
+    message = "The operation may touch {} fields, and 10000 are allowed; ask for shorter pages."
+    for first, cost in (("6000", "12001"), ("9" * 11, "1000000000 or more")):
+        with pytest.raises(LimitExceeded) as refused:
+            cost_of("{ customers(first: " + first + ") { nodes { id } } }")
+        assert refused.value.message == message.format(cost)
+
+
 def test_a_page_of_100_customers_with_15_fields_passes() -> None:
     fields = " ".join(f"{'id name '}" for _ in range(8))
     assert cost_of("{ customers(first: 100) { nodes { " + fields + " } } }") == 1 + 100 * 17
@@ -156,6 +166,22 @@ def test_a_costly_variable_is_refused() -> None:
 
 def test_a_mutation_weighs_more() -> None:
     assert cost_of("mutation { touch { id } }") == 101
+
+
+def test_a_look_at_a_password_costs_more_and_takes_nothing_from_what_may_be_asked() -> None:
+    limits = Limits(passwords=frozenset({"touch"}))
+    twenty = "mutation { " + " ".join(f"a{number}: touch {{ id }}" for number in range(20)) + " }"
+
+    assert cost_of("mutation { a: touch { id } }", limits) == 1_001
+    assert cost_of(twenty, limits) == 20_020 > limits.cost
+    assert cost_of("{ a: touch }", limits) == 1
+
+
+def test_each_mutation_that_takes_a_password_costs_more() -> None:
+    taking = {"password", "old", "newPassword"}
+    fields = build()[0].mutation_type.fields  # type: ignore[union-attr]  # there are mutations
+
+    assert {name for name, field in fields.items() if taking & set(field.args)} == PASSWORDS
 
 
 def test_fields_the_schema_lacks_are_measured_all_the_same() -> None:

@@ -119,7 +119,7 @@ async def test_the_key_set_verifies_the_token(house: House) -> None:
     credential = house.members["acme"][Role.AGENT]
     assert (claims["tid"], claims["sub"]) == (str(credential.tenant), str(credential.principal))
     assert claims["exp"] - claims["iat"] == 900
-    assert set(claims) == {"iss", "aud", "sub", "tid", "iat", "exp", "jti"}  # nothing personal
+    assert set(claims) == {"iss", "aud", "sub", "tid", "iat", "exp", "jti", "sid"}  # nothing personal
 
 
 async def test_the_key_set_holds_public_halves_alone(house: House) -> None:

@@ -612,7 +612,7 @@ async def test_a_tags_name_is_normal_and_its_own(house: House) -> None:
     await tag(house, "tag  three")
     document = f"mutation($n: String!) {{ at: createTag(name: $n) {{ tag {{ id }} {ERRORS} }} }}"
     assert codes((await at(house, document, {"n": " tag three "}))["userErrors"]) == [("TAKEN", "name")]
-    assert codes((await at(house, document, {"n": "  "}))["userErrors"]) == [("INVALID", "name")]
+    assert codes((await at(house, document, {"n": "  "}))["userErrors"]) == [("REQUIRED", "name")]
     assert code_of(await house.ask(document, {"n": "fine"}, role=Role.AGENT)) == "FORBIDDEN"
 
 

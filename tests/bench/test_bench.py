@@ -15,5 +15,6 @@ def test_every_case_of_the_bench_is_answered_with_its_rows(tmp_path: Path) -> No
     )
     assert done.returncode == 0, done.stderr
     rates = [line[:3] for line in done.stdout.splitlines() if line.startswith("(")]
-    assert rates == ["(a)", "(b)", "(c)", "(d)", "(e)", "(f)", "(a)", "(b)", "(c)", "(d)"]
+    assert rates == ["(a)", "(b)", "(c)", "(d)", "(g)", "(e)", "(f)", "(g)", "(a)", "(b)", "(c)", "(d)", "(g)"]
+    assert re.findall(r"^\(g\) costs [0-9.]+ of \(a\)", done.stdout, re.MULTILINE)
     assert re.findall(r"^jobs through memory +[0-9.]+/s$", done.stdout, re.MULTILINE)

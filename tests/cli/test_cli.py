@@ -10,7 +10,9 @@ import pytest
 
 from api.schema import build
 from settings import AppRole
+from tenants.access import Role
 from tests.house import House, settings_for
+from tests.visitors import a_visitor
 
 COFFER = [sys.executable, "-c", "import cli; cli.main()"]
 
@@ -106,6 +108,20 @@ async def test_a_member_added_by_the_shell_can_sign_in(house: House, environment
     assert done.returncode == 0
     assert signed_in["signIn"]["accessToken"]
     assert (again.returncode, again.stderr) == (1, "A member with that e-mail exists already.\n")
+
+
+async def test_an_owner_who_lost_the_second_factor_is_let_in_by_the_shell(
+    house: House, environment: dict[str, str]
+) -> None:
+    visitor = await a_visitor(house, Role.OWNER)
+    await visitor.add_second_factor()
+
+    done = await coffer("member", "reset-second-factor", "acme", visitor.email, environment=environment)
+    again = await coffer("member", "reset-second-factor", "acme", visitor.email, environment=environment)
+
+    assert (done.returncode, done.stdout) == (0, "It is reset.\n")
+    assert again.stdout == "There is no member of that e-mail who has a second factor.\n"
+    assert await visitor.sign_in() == "IN"
 
 
 async def test_an_unknown_tenant_is_one_sentence(environment: dict[str, str]) -> None:

@@ -46,8 +46,11 @@ def test_each_error_reaches_the_program_with_its_code(said: Any, question: str, 
     assert said[question] == {"data": data, "codes": [code]}
 
 
-async def test_apollo_sends_the_text_of_a_persisted_query_only_once(node: Run, production: Served, token: str) -> None:
-    told = await node("apollo-persisted.mjs", url=production.url, token=token)
+@pytest.mark.parametrize("client", ["apollo", "urql"])
+async def test_the_text_of_a_persisted_query_is_sent_only_once(
+    node: Run, production: Served, token: str, client: str
+) -> None:
+    told = await node(f"{client}-persisted.mjs", url=production.url, token=token)
 
     assert told["answers"] == [production.email] * 2
     assert [each["text"] for each in told["sent"]] == [False, True, False]

@@ -65,6 +65,8 @@ def test_production_accepts_the_urls(secrets: Path) -> None:
         "COFFER_VAULT_API_SECRET_ID": "word",
         "COFFER_ISSUER": "https://crm.example.org",
         "COFFER_AUDIT_STORE": "s3://coffer-audit/main",
+        "COFFER_MAIL_URL": "smtps://mail.example.org",
+        "COFFER_MAIL_FROM": "coffer@crm.example.org",
     }
     settings = read(given | others)
     assert str(settings.owner_database_url).startswith("postgresql+asyncpg://coffer_owner:")

@@ -11,6 +11,8 @@ from tenants import members
 from tenants.access import Role
 from tests.canaries import Canaries, Swept, canaries, in_database, sweep
 from tests.house import House
+from tests.inbox import Inbox, receiving
+from tests.jobs.desk import until
 from tests.served import Collector, Served, collecting, served
 
 
@@ -31,15 +33,25 @@ async def aftermath(house: House) -> AsyncIterator[Aftermath]:
     made = canaries()
     hashed = await house.api.passwords.hash(made["member-password"])
     async with house.api.units.enter(house.tenants["aviary"].id, None, write=True) as unit:
-        who = {"email": made["member-email"], "name": made["member-name"]}
-        await members.add(unit, **who, password_hash=hashed, roles=[Role.OWNER])
+        email, name = made["member-email"], made["member-name"]
+        await members.add(unit, email=email, name=name, password_hash=hashed, roles=[Role.OWNER])
     with collecting() as collector:
-        more = {"COFFER_LOG_LEVEL": "DEBUG", "COFFER_OTLP_ENDPOINT": collector.address}
-        async with served(house, **more) as server:
-            swept = await sweep(server.address, made, "aviary")
-            metrics = await server.scrape()
-            found = await in_database(house.superuser_url, made)
+        async with receiving() as inbox:
+            more = {
+                "COFFER_LOG_LEVEL": "DEBUG",
+                "COFFER_OTLP_ENDPOINT": collector.address,
+                "COFFER_MAIL_URL": inbox.url,
+            }
+            async with served(house, **more) as server:
+                swept = await sweep(server.address, made, "aviary")
+                await until(lambda: _arrived(inbox, made["member-email"], made["invite-email"]))
+                metrics = await server.scrape()
+                found = await in_database(house.superuser_url, made)
     yield Aftermath(made, swept, server, metrics, collector, found)
+
+
+async def _arrived(inbox: Inbox, *addresses: str) -> bool:
+    return all(inbox.to(address) for address in addresses)
 
 
 def test_the_canaries_are_many_and_all_were_sent(aftermath: Aftermath) -> None:

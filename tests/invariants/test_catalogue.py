@@ -305,7 +305,7 @@ async def test_a_session_without_tenant_gets_an_error_from_every_table(fresh: Fr
 async def test_a_session_that_was_a_tenant_before_gets_an_error(fresh: Fresh, pair: tuple[UUID, UUID]) -> None:
     async with fresh.connect("coffer_app") as app:
         async with app.transaction():
-            await app.execute("SELECT coffer_enter($1, NULL, false)", pair[0])
+            await app.execute("SELECT FROM coffer_enter($1, NULL, false)", pair[0])
             assert await app.fetchval("SELECT count(*) FROM customers") == 1
         with pytest.raises(asyncpg.InvalidTextRepresentationError, match="uuid"):
             await app.fetch("SELECT * FROM customers")
@@ -314,7 +314,7 @@ async def test_a_session_that_was_a_tenant_before_gets_an_error(fresh: Fresh, pa
 async def test_another_tenants_rows_do_not_show_even_if_asked_for(fresh: Fresh, pair: tuple[UUID, UUID]) -> None:
     ours, theirs = pair
     async with fresh.connect("coffer_app") as app, app.transaction():
-        await app.execute("SELECT coffer_enter($1, NULL, true)", ours)
+        await app.execute("SELECT FROM coffer_enter($1, NULL, true)", ours)
         assert [row["tenant_id"] for row in await app.fetch("SELECT tenant_id FROM customers")] == [ours]
         assert await app.fetch("SELECT * FROM customers WHERE tenant_id = $1", theirs) == []
         assert await app.execute("UPDATE customers SET stage = 'X' WHERE tenant_id = $1", theirs) == "UPDATE 0"
@@ -327,7 +327,7 @@ async def test_a_row_cannot_be_given_to_another_tenant(fresh: Fresh, pair: tuple
     async with fresh.connect("coffer_app") as app:
         transaction = app.transaction()
         await transaction.start()
-        await app.execute("SELECT coffer_enter($1, NULL, true)", ours)
+        await app.execute("SELECT FROM coffer_enter($1, NULL, true)", ours)
         with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
             await app.execute(statement, theirs, new_id(), None)
         await transaction.rollback()

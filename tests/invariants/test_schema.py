@@ -6,20 +6,23 @@
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, cast
+from uuid import UUID
 
 import pytest
 import strawberry
 from graphql import GraphQLObjectType
 
-from api import guard
+from api import guard, labels
 from api.directives import Input, Personal, Public, Requires, Writes, argument, public
 from api.schema import build
 from domain import masks
 from domain.customers.fields import DOCUMENTS, ExternalId, Guarded, Note, Profile
 from domain.tags import TagName
-from tenants.access import Level, Permission, Sensitivity
+from tenants.access import Access, Grants, Level, Permission, Relation, Sensitivity
 from tenants.documents import Document, Mask
 from tenants.members import MemberIdentity
+from tenants.sessions import Device
+from tenants.viewers import TenantId, Viewer
 
 PRINTED = Path(__file__).parent.parent / "schema.graphql"
 UPDATE = ".venv/bin/python -m tests.invariants.test_schema"
@@ -163,10 +166,13 @@ FILLED: dict[str, Document] = {
     "external_id": ExternalId(external_id="L-1234567"),
     "name": TagName(name="Countess"),
     "identity": MemberIdentity(name="Charles Babbage", email="charles@example.org"),
+    "device": Device(user_agent="Mosaic/0.9", address="192.0.2.7"),
 }
 
 
 class _Source:
+    relation = Relation.TEAM
+
     def __init__(self) -> None:
         self.opened: list[str] = []
 
@@ -181,8 +187,8 @@ def _leaves() -> dict[str, tuple[Any, Personal, str, str]]:
     for kind in schema.type_map.values():
         if isinstance(kind, GraphQLObjectType) and not kind.name.startswith("__"):
             for name, field in kind.fields.items():
-                if isinstance(rule := guard.rule_of(field), Personal):
-                    metadata = field.extensions[guard._DEFINITION].metadata
+                if isinstance(rule := labels.rule_of(field), Personal):
+                    metadata = field.extensions[labels.DEFINITION].metadata
                     found[f"{kind.name}.{name}"] = (field.resolve, rule, metadata["column"], metadata["attribute"])
     return found
 
@@ -191,11 +197,15 @@ LEAVES = _leaves()
 
 
 def _seen(leaf: str, level: Level) -> tuple[Any, list[str]]:
-    """What a viewer of that level for this leaf's class, and of no right to any other, gets; and what was opened."""
+    """What a viewer of that level for this leaf's class, and of no right to any other, gets; and what was opened.
+
+    In every other relation to the row the viewer has another level, which must not count.
+    """
     resolve, rule, _, _ = LEAVES[leaf]
-    levels = dict.fromkeys(Sensitivity, Level.HIDDEN) | {rule.class_: level}
-    source = _Source()
-    info = SimpleNamespace(context=SimpleNamespace(level=levels.__getitem__))
+    source, other = _Source(), Level.PLAIN if level is Level.HIDDEN else Level.HIDDEN
+    own, others = Grants(levels={rule.class_: level}), Grants(levels={rule.class_: other})
+    viewer = Viewer(TenantId(UUID(int=1)), None, frozenset(), Access((others, own, others, others), is_uniform=False))
+    info = SimpleNamespace(context=SimpleNamespace(levels=viewer.levels))
     return resolve(source, cast(Any, info)), source.opened
 
 

@@ -15,7 +15,7 @@ from jobs.handling import Handler, Handling, Run
 from tenants.database import Database
 from tenants.jobs import JobId, JobKind
 from tenants.ledger import Ledger
-from tenants.unit import Units
+from tenants.units import Units
 from tenants.viewers import MemberId, TenantId
 from tests.house import House
 from tests.jobs.kinds import COUNT, URGENT, Counted

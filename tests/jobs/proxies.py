@@ -11,6 +11,7 @@ class Proxy:
     host: str
     port: int
     here: int = 0
+    hangs: bool = False  # takes what is sent, and hands nothing on
     _server: asyncio.Server | None = None
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
 
@@ -29,16 +30,16 @@ class Proxy:
     async def _joined(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there_reader, there_writer = await asyncio.open_connection(self.host, self.port)
         self._open |= {writer, there_writer}
-        await asyncio.gather(_pour(reader, there_writer), _pour(there_reader, writer))
+        await asyncio.gather(self._pour(reader, there_writer), self._pour(there_reader, writer))
         self._open -= {writer, there_writer}
 
-
-async def _pour(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await source.read(65536):
-            sink.write(data)
-            await sink.drain()
-    sink.close()
+    async def _pour(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await source.read(65536):
+                if not self.hangs:
+                    sink.write(data)
+                    await sink.drain()
+        sink.close()
 
 
 @asynccontextmanager

@@ -20,8 +20,29 @@ ROWS = {
     " VALUES ($1, gen_random_uuid(), '\\x00', '\\x00', '{}', now() - make_interval(days => $2))",
     "sign_in_attempts": "INSERT INTO sign_in_attempts (tenant_id, token, failures, until)"
     " VALUES ($1, decode(md5(random()::text), 'hex'), 1, now() - make_interval(days => $2))",
+    "member_sessions": "WITH member AS (INSERT INTO members (tenant_id, id, status, created_at)"
+    " VALUES ($1, gen_random_uuid(), 'ACTIVE', now()) RETURNING *)"
+    " INSERT INTO member_sessions"
+    " (tenant_id, id, member_id, method, created_at, last_used_at, confirmed_at, expires_at)"
+    " SELECT tenant_id, gen_random_uuid(), id, 'PASSWORD', now(), now(), now(), now() - make_interval(days => $2)"
+    " FROM member",
+    "one_time_tokens": "WITH member AS (INSERT INTO members (tenant_id, id, status, created_at)"
+    " VALUES ($1, gen_random_uuid(), 'ACTIVE', now()) RETURNING *)"
+    " INSERT INTO one_time_tokens (tenant_id, member_id, use, hash, expires_at)"
+    " SELECT tenant_id, id, 'RESET', sha256('x'), now() - make_interval(days => $2) FROM member",
+    "sign_on_requests": "WITH provider AS (INSERT INTO sign_on_providers (tenant_id, id, name, issuer, client_id,"
+    " access_tokens, scopes, role_map, default_roles, default_own_roles, is_enabled, created_at, updated_at)"
+    " VALUES ($1, gen_random_uuid(), '', '', '', 'NONE', '{}', '[]', '{}', '{}', true, now(), now()) RETURNING *)"
+    " INSERT INTO sign_on_requests"
+    " (tenant_id, id, state, handle, provider_id, address, is_fresh, created_at, expires_at)"
+    " SELECT tenant_id, gen_random_uuid(), sha256(random()::text::bytea), sha256('x'), id, '\\x00', false, now(),"
+    " now() - make_interval(days => $2) FROM provider",
     "disclosure_counters": "INSERT INTO disclosure_counters (tenant_id, viewer, hour, records, plain, masked)"
     " VALUES ($1, gen_random_uuid(), now() - make_interval(days => $2), 1, 1, 0)",
+    "usage_hours": "INSERT INTO usage_hours (tenant_id, hour, requests, cost, refused)"
+    " VALUES ($1, clock_timestamp() - make_interval(days => $2), 1, 1, 0)",
+    "usage_sizes": "INSERT INTO usage_sizes (tenant_id, day, customers, bytes, measured_at) VALUES ($1,"
+    " CURRENT_DATE - $2::int - (SELECT count(*)::int FROM usage_sizes WHERE tenant_id = $1), 1, 1, now())",
     "jobs": "WITH job AS (INSERT INTO jobs (tenant_id, id, kind, state, priority, arguments, due_at, created_at,"
     " ended_at) VALUES ($1, gen_random_uuid(), 'test_old', 'DONE', 5, '{}', now(), now(),"
     " now() - make_interval(days => $2)) RETURNING *)"
@@ -32,13 +53,18 @@ AGES = {
     "events": (29, 31),
     "outcomes": (0, 2),
     "sign_in_attempts": (0, 2),
+    "member_sessions": (29, 31),
+    "one_time_tokens": (-1, 1),
+    "sign_on_requests": (-1, 1),
     "disclosure_counters": (399, 401),
+    "usage_hours": (399, 401),
+    "usage_sizes": (398, 402),
     "jobs": (89, 91),
 }
 
 
 async def counts(desk: Desk, tenant: TenantId) -> dict[str, int]:
-    where = {"jobs": " AND kind = 'test_old'"}
+    where = {"jobs": " AND kind = 'test_old'", "usage_sizes": " AND day < CURRENT_DATE"}  # without those of the job
     return {
         table: await desk.superuser.fetchval(
             f"SELECT count(*) FROM {table} WHERE tenant_id = $1{where.get(table, '')}", tenant
@@ -69,7 +95,7 @@ async def test_what_is_old_goes_in_as_many_batches_as_it_takes(desk: Desk, monke
     monkeypatch.setattr("jobs.tidying.BATCH", 2)
     tenant = await filled(desk, 1, times=5)
 
-    assert await tidied(desk, tenant) == 'DONE {"forgotten": 30}'
+    assert await tidied(desk, tenant) == f'DONE {{"forgotten": {5 * len(TABLES)}}}'
     assert set((await counts(desk, tenant)).values()) == {0}
 
 
@@ -83,8 +109,16 @@ async def test_what_is_young_stays(desk: Desk) -> None:
 async def test_another_tenants_rows_stay(desk: Desk) -> None:
     mine, other = await filled(desk, 1), await filled(desk, 1)
 
-    assert await tidied(desk, mine) == 'DONE {"forgotten": 6}'
+    assert await tidied(desk, mine) == f'DONE {{"forgotten": {len(TABLES)}}}'
     assert set((await counts(desk, other)).values()) == {1}
+
+
+async def test_each_night_measures_what_the_tenant_keeps(desk: Desk) -> None:
+    tenant = await filled(desk, 0)
+    await tidied(desk, tenant)
+
+    sizes = "SELECT customers, bytes FROM usage_sizes WHERE tenant_id = $1 AND day >= CURRENT_DATE - 1"
+    assert [tuple(row) for row in await desk.superuser.fetch(sizes, tenant)] == [(0, 0)]
 
 
 async def test_the_cells_of_a_cancelled_import_go(desk: Desk) -> None:

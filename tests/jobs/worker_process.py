@@ -18,13 +18,14 @@ from tests.jobs.kinds import POISON
 
 
 def dumped(settings: Settings) -> str:
-    return json.dumps(asdict(settings))
+    return json.dumps(asdict(settings), default=sorted)
 
 
 def loaded(text: str) -> Settings:
     made: dict[str, Any] = json.loads(text)
     roles = {name: AppRole(**made[name]) for name in ("api_role", "provisioner_role")}
-    return Settings(**made | roles | {"mode": Mode(made["mode"]), "cors_origins": tuple(made["cors_origins"])})
+    sets = {"cors_origins": tuple(made["cors_origins"]), "egress_allow": frozenset(made["egress_allow"])}
+    return Settings(**made | roles | sets | {"mode": Mode(made["mode"])})
 
 
 async def kill_the_worker(_: Run[NoArguments]) -> None:

@@ -16,9 +16,10 @@ from local.openbao import OpenBao, configure, openbao, running_server
 from tests.conftest import Vault
 
 RUN = """
-import sys
+import signal, sys
 from pathlib import Path
 from local.openbao import openbao
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell runs in the background
 with openbao(Path(sys.argv[1])) as bao:
     print(bao.address, flush=True)
     sys.stdin.read()

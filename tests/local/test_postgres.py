@@ -15,9 +15,10 @@ from local.postgres import Postgres, create_roles_and_database, postgres
 
 ROLES = ["coffer_app", "coffer_owner", "coffer_platform", "coffer_recorder"]
 RUN = """
-import sys
+import signal, sys
 from pathlib import Path
 from local.postgres import postgres
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell runs in the background
 with postgres(Path(sys.argv[1])) as server:
     print(server.superuser_url, flush=True)
     sys.stdin.read()

@@ -20,7 +20,7 @@ from tenants.audit.tables import AuditHead, AuditLink
 from tenants.audit.verify import ChainVerifier, Verdict
 from tenants.database import Database
 from tenants.origins import Origin
-from tenants.unit import Units
+from tenants.units import Units
 from tenants.viewers import TenantId
 from tests.house import House
 

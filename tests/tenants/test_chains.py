@@ -25,7 +25,7 @@ from tenants.audit.store import CheckpointStore
 from tenants.audit.verify import Verdict
 from tenants.database import Database
 from tenants.errors import ChainBroken, ChainTooLong
-from tenants.unit import Units
+from tenants.units import Units
 from tests.house import House
 from tests.tenants.chained import Chained, act, chained, fetch
 

@@ -1,6 +1,9 @@
 """Sign-in tells nothing but yes or no, and slows down after failures, for people who do not exist too."""
 
+import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -10,9 +13,12 @@ from crypto.cache import KeyringCache
 from crypto.errors import CofferError
 from tenants import tenants
 from tenants.access import Role
-from tenants.errors import SignInRefused, TooManyAttempts
-from tenants.sign_in import FREE_ATTEMPTS, LONGEST_WAIT, SignIns
-from tenants.unit import Units
+from tenants.attempts import FREE_ATTEMPTS, LONGEST_WAIT
+from tenants.errors import SignInBusy, SignInRefused, TooManyAttempts
+from tenants.fair_queues import FairQueue
+from tenants.sessions import Device
+from tenants.sign_in import SignIns
+from tenants.units import Units
 from tenants.viewers import Credential
 from tests.house import PASSWORD, House
 
@@ -33,9 +39,20 @@ class Door:
 
     async def knock(self, email: str, said: str = "not the password") -> Credential | CofferError:
         try:
-            return await self.sign_ins.sign_in(self.slug, email.format(self.slug), said)
-        except (SignInRefused, TooManyAttempts) as refused:
+            credential, _ = await self.sign_ins.sign_in(self.slug, email.format(self.slug), said)
+        except (SignInRefused, SignInBusy, TooManyAttempts) as refused:
             return refused
+        assert credential.session is not None
+        return replace(credential, session=None)
+
+    async def flood(self, number: int) -> str:
+        """One of many attempts from one home, for somebody made up."""
+        here = Device(user_agent=None, address=f"2001:db8:1::{number:x}")
+        try:
+            await self.sign_ins.sign_in(self.slug, f"made-up-{number}@example.org", "not the password", device=here)
+        except CofferError as refused:
+            return refused.code
+        return "IN"
 
     async def codes(self, email: str, times: int, said: str = "not the password") -> list[str]:
         answers = [await self.knock(email, said) for _ in range(times)]
@@ -134,3 +151,46 @@ async def test_a_sign_in_gives_a_token_that_works(door: Door) -> None:
     token = (await door.house.data(SIGN_IN, sent, role=None))["signIn"]["accessToken"]
     me = await door.house.data("{ me { roles } }", role=None, headers={"authorization": f"Bearer {token}"})
     assert me["me"]["roles"] == ["AGENT"]
+
+
+async def test_a_flood_from_one_address_stops_no_other_tenant(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of the flood are in and eight wait; then two of it are looked at, at most, before the owner of globex is."""
+    passwords, looked, go = door.house.api.passwords, list[str](), threading.Event()
+    verify = passwords._verify
+
+    def spy(stored: str, said: str) -> bool:
+        go.wait(20)
+        looked.append(said)
+        return verify(stored, said)
+
+    monkeypatch.setattr(passwords, "_verify", spy)
+    flood = [asyncio.create_task(door.flood(number)) for number in range(30)]
+    away: set[asyncio.Task[str]] = set()
+    while len(away) < 20:
+        done, _ = await asyncio.wait(set(flood) - away, return_when=asyncio.FIRST_COMPLETED)
+        away |= done
+    device = Device(user_agent=None, address="2001:db8::1")
+    owner = asyncio.create_task(door.sign_ins.sign_in("globex", "owner@globex.example.org", PASSWORD, device=device))
+    while not passwords._queue._tenants["globex"]:  # noqa: ASYNC110  # it has no event, and nobody else needs one
+        await asyncio.sleep(0.01)
+    go.set()
+
+    assert (await owner)[0].tenant == door.house.tenants["globex"].id
+    assert {task.result() for task in away} == {"SIGN_IN_BUSY"}
+    assert (await asyncio.gather(*flood)).count("SIGN_IN_REFUSED") == 10
+    assert looked.index(PASSWORD) <= 3
+
+
+async def test_an_attempt_that_finds_no_place_is_not_counted(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door.house.api.passwords, "_queue", FairQueue(0, most=0, of_one=0))
+    assert await door.codes(KNOWN, FREE_ATTEMPTS + 3, PASSWORD) == ["SIGN_IN_BUSY"] * (FREE_ATTEMPTS + 3)
+    monkeypatch.undo()
+    assert await door.codes(KNOWN, 1, PASSWORD) == ["IN"]
+
+
+async def test_a_busy_process_says_when_to_come_back(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door.house.api.passwords, "_queue", FairQueue(0, most=0, of_one=0))
+    sent = {"t": door.slug, "e": KNOWN.format(door.slug), "p": PASSWORD}
+    (error,) = (await door.house.ask(SIGN_IN, sent, role=None))["errors"]
+    told = {name: error["extensions"][name] for name in ("code", "retryable", "retryAfter")}
+    assert told == {"code": "SIGN_IN_BUSY", "retryable": True, "retryAfter": 2}

@@ -28,7 +28,8 @@ from tenants.database import Database
 from tenants.errors import DatabaseUnavailable, TenantSuspended, Unauthenticated
 from tenants.owned import TenantOwned, places
 from tenants.subjects import Subject
-from tenants.unit import Unit, Units
+from tenants.unit import Unit
+from tenants.units import Units
 from tenants.viewers import MemberId, TenantId
 from tests.conftest import Vault
 from tests.house import House
@@ -373,6 +374,15 @@ async def _until_entered(house: House, tenant: TenantId) -> None:
         except KeyUnavailable:
             continue
         return
+
+
+async def test_a_statement_that_nobody_waits_for_ends_before_its_unit_and_none_begins_after(house: House) -> None:
+    async with house.api.units.enter(house.tenants["acme"].id, None, write=False) as unit:
+        left = asyncio.create_task(unit.rows(text("SELECT pg_sleep(0.1)")))
+        await asyncio.sleep(0)
+    assert left.done()
+    with pytest.raises(asyncio.CancelledError):
+        await unit.rows(text("SELECT 1"))
 
 
 async def test_without_openbao_open_tenants_go_on_cold_ones_wait_and_nothing_is_in_clear(apart: House) -> None:

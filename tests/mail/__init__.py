@@ -1,0 +1,1 @@
+"""Letters reach a real mail server, or the reason why not is told."""
