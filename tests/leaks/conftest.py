@@ -1,9 +1,21 @@
-"""The two tenants of the leak tests, seeded once a session."""
+"""The tenants of the leak tests, seeded once a session, in a house of their own: tests of jobs clear theirs."""
+
+import os
+from collections.abc import AsyncIterator
 
 import pytest
 
+from local.postgres import Postgres
+from tests.conftest import Vault
 from tests.house import House
+from tests.house import house as built
 from tests.leaks.seeds import Seeds, seeded
+
+
+@pytest.fixture(scope="session")
+async def house(postgres_server: Postgres, vault: Vault) -> AsyncIterator[House]:
+    async with built(postgres_server, vault, f"coffer_leaks_{os.getpid()}") as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
