@@ -42,6 +42,8 @@ class Settings:
     signing_key: str
     api_role: AppRole
     provisioner_role: AppRole | None
+    rotator_role: AppRole | None = None  # None: this process rotates no key in the key store
+    backup_role: AppRole | None = None  # None: this process makes no backups
     issuer: str
     host: str
     port: int
@@ -67,6 +69,8 @@ class Settings:
     limits_ca_file: str | None = None
     sign_up: bool = False
     egress_allow: frozenset[str] = frozenset()
+    backup_stores: tuple[str, ...] = ()  # of which a backup's shards take the first ones; empty: no backups
+    backup_coding: str = "rs:4+2"
 
 
 def read(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -85,6 +89,8 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         "signing_key": source.get("COFFER_SIGNING_KEY", "coffer-access", str),
         "api_role": source.role("COFFER_VAULT_API"),
         "provisioner_role": source.optional_role("COFFER_VAULT_PROVISIONER"),
+        "rotator_role": source.optional_role("COFFER_VAULT_ROTATOR"),
+        "backup_role": source.optional_role("COFFER_VAULT_BACKUP"),
         "issuer": source.get("COFFER_ISSUER", None, _origin),
         "host": source.get("COFFER_HOST", "127.0.0.1", str),
         "port": source.get("COFFER_PORT", "8000", _port),
@@ -113,6 +119,10 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         "limits_url": source.get("COFFER_LIMITS_URL", "", _optional(_redis)),
         "limits_ca_file": source.get("COFFER_LIMITS_CA_FILE", "", _optional(_file)),
         "sign_up": source.get("COFFER_SIGN_UP", "false", _switch),
+        "backup_stores": source.get(
+            "COFFER_BACKUP_STORES", "" if mode is Mode.PRODUCTION else _backup_folders(), _backup_stores
+        ),
+        "backup_coding": source.get("COFFER_BACKUP_CODING", "rs:4+2", _coding),
         "egress_allow": source.get("COFFER_EGRESS_ALLOW", "", _places(mode)),
     }
     if source.problems:
@@ -263,6 +273,28 @@ def _audit_store(text: str) -> str:
     if not is_folder and not (parts.scheme == "s3" and parts.netloc):
         raise ValueError("must read file:///folder or s3://bucket/prefix")
     return text.rstrip("/")
+
+
+def _backup_folders() -> str:
+    return ",".join(_here(f"backups/{n}") for n in range(6))
+
+
+def _backup_stores(text: str) -> tuple[str, ...]:
+    stores = tuple(part.strip().rstrip("/") for part in text.split(",") if part.strip())
+    for parts in map(urlsplit, stores):
+        is_folder = parts.scheme == "file" and not parts.netloc and parts.path.strip("/")
+        is_bucket = parts.scheme in ("s3", "gs", "az") and parts.netloc
+        if not (is_folder or is_bucket) or parts.username or parts.query or parts.fragment:
+            raise ValueError("must read file:///folder or s3://bucket/prefix, gs://…, az://…, separated by commas")
+    if len(set(stores)) < len(stores):
+        raise ValueError("names a store twice")
+    return stores
+
+
+def _coding(text: str) -> str:
+    if not re.fullmatch(r"single|mirror:[1-9][0-9]?|rs:[1-9][0-9]?\+[1-9][0-9]?", text):
+        raise ValueError("must read single, mirror:n or rs:k+m")
+    return text
 
 
 def _origin(text: str) -> str:

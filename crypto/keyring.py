@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from crypto import envelopes
 from crypto.envelopes import Cell
 from crypto.errors import CannotOpen, KeyUnavailable
-from crypto.keys import KEY_BYTES, DataKey, Purpose, derive, mac
+from crypto.keys import KEY_BYTES, DataKey, KeyState, Purpose, derive, mac
 from crypto.values import Sealed
 
 TOKEN_BYTES = 16
@@ -41,7 +41,8 @@ class Keyring:
         self.tenant = tenant
         self.epoch = epoch
         self._keys = {(key.purpose, key.version): key.secret for key in keys}
-        self._active = {key.purpose: key.version for key in keys if key.is_active}
+        self._active = {key.purpose: key.version for key in keys if key.state is KeyState.ACTIVE}
+        self._next = {key.purpose: key.version for key in keys if key.state is KeyState.NEXT}
         self._subject_ciphers: dict[int, Cipher[modes.ECB]] = {}
         self._index_keys: dict[tuple[int, str, str, int], bytes] = {}
         self._mac_keys: dict[str, bytes] = {}
@@ -55,6 +56,14 @@ class Keyring:
             return self._active[purpose]
         except KeyError:
             raise KeyUnavailable from None
+
+    def index_versions(self) -> tuple[int, ...]:
+        """The index keys whose tokens a writer writes: the active one, and one that is being filled. The active first.
+
+        Raises `KeyUnavailable` where none is active.
+        """
+        active = self.active_version(Purpose.BIK)
+        return (active,) if Purpose.BIK not in self._next else (active, self._next[Purpose.BIK])
 
     def seal(self, document: bytes, subject_secret: bytes, cell: Cell) -> Sealed:
         version = self.active_version(Purpose.DEK)

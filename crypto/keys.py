@@ -27,6 +27,23 @@ class Purpose(StrEnum):
     AUD = "AUD"
 
 
+class KeyState(StrEnum):
+    """What a data key does now. Of each purpose one key is ACTIVE: it seals, and readers search by it.
+
+    NEXT is made and not yet in force; of index keys, writers write its tokens already. DECRYPT_ONLY opens what it
+    sealed. RETIRED serves nobody, but a backup may need it. DESTROYED is a row that remembers a key.
+    """
+
+    NEXT = "NEXT"
+    ACTIVE = "ACTIVE"
+    DECRYPT_ONLY = "DECRYPT_ONLY"
+    RETIRED = "RETIRED"
+    DESTROYED = "DESTROYED"
+
+
+SERVING = frozenset({KeyState.NEXT, KeyState.ACTIVE, KeyState.DECRYPT_ONLY})  # what a keyring holds
+
+
 @dataclass(frozen=True, slots=True)
 class WrappedKey:
     """A data key as Postgres keeps it. `wrapped` is Transit's ``vault:vN:...``; `check_value` is 8 bytes."""
@@ -37,7 +54,7 @@ class WrappedKey:
     version: int
     wrapped: str
     check_value: bytes
-    is_active: bool
+    state: KeyState
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +63,7 @@ class DataKey:
 
     purpose: Purpose
     version: int
-    is_active: bool
+    state: KeyState
     secret: bytes = field(repr=False)
 
 
@@ -73,7 +90,7 @@ def unlock(key: WrappedKey, secret: bytes) -> DataKey:
     expected = check_value(key.tenant, key.id, key.purpose, secret)
     if len(secret) != KEY_BYTES or not hmac.compare_digest(expected, key.check_value):
         raise KeyRefused("A data key failed its check value.")
-    return DataKey(key.purpose, key.version, key.is_active, secret)
+    return DataKey(key.purpose, key.version, key.state, secret)
 
 
 def derive(secret: bytes, *info: bytes) -> bytes:

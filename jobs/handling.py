@@ -109,8 +109,10 @@ class Run(Generic[A]):
         return self._lease.total
 
     @asynccontextmanager
-    async def step(self) -> AsyncIterator[Step]:
+    async def step(self, *, fences: bool = False, thaws: bool = False) -> AsyncIterator[Step]:
         """One transaction of the job's tenant, under the rights its principal has now; it commits with the progress.
+
+        `fences` and `thaws` are those of `Units.enter`.
 
         Behind it the job may be given back: asked to, or because its turn is over.
         Raises TypeError where neither or both of `move` and `finish` were called; then nothing of it happened.
@@ -122,7 +124,9 @@ class Run(Generic[A]):
             trace = traceparent() or self._lease.trace
             origin = Origin(request_id=self._lease.request_id or str(self.job), trace=trace)
             try:
-                async with self._units.enter(self.tenant, self.principal, write=True, origin=origin) as unit:
+                async with self._units.enter(
+                    self.tenant, self.principal, write=True, origin=origin, fences=fences, thaws=thaws
+                ) as unit:
                     step = Step(unit)
                     yield step
                     lease, wish = await self._settled(step)

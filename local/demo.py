@@ -148,6 +148,9 @@ def _settings(
         signing_key="coffer-access",
         api_role=AppRole(credentials.api.role_id, credentials.api.secret_id),
         provisioner_role=AppRole(credentials.provisioner.role_id, credentials.provisioner.secret_id),
+        rotator_role=AppRole(credentials.rotator.role_id, credentials.rotator.secret_id),
+        backup_role=AppRole(credentials.backup.role_id, credentials.backup.secret_id),
+        backup_stores=_backup_folders(folder),
         issuer=f"http://{host}:{port}",
         host=host,
         port=port,
@@ -157,6 +160,14 @@ def _settings(
         log_level="WARNING",
         audit_store=f"file://{folder / 'audit'}",
     )
+
+
+def _backup_folders(folder: Path) -> tuple[str, ...]:
+    """Six stores on one disk keep nothing safe; they show how it works."""
+    folders = [folder / "backups" / str(n) for n in range(6)]
+    for each in folders:
+        each.mkdir(parents=True, exist_ok=True)
+    return tuple(f"file://{each}" for each in folders)
 
 
 def _write_environment(settings: Settings, path: Path) -> None:
@@ -172,6 +183,11 @@ def _write_environment(settings: Settings, path: Path) -> None:
         "COFFER_VAULT_API_SECRET_ID": settings.api_role.secret_id,
         "COFFER_VAULT_PROVISIONER_ROLE_ID": settings.provisioner_role and settings.provisioner_role.role_id,
         "COFFER_VAULT_PROVISIONER_SECRET_ID": settings.provisioner_role and settings.provisioner_role.secret_id,
+        "COFFER_VAULT_ROTATOR_ROLE_ID": settings.rotator_role and settings.rotator_role.role_id,
+        "COFFER_VAULT_ROTATOR_SECRET_ID": settings.rotator_role and settings.rotator_role.secret_id,
+        "COFFER_VAULT_BACKUP_ROLE_ID": settings.backup_role and settings.backup_role.role_id,
+        "COFFER_VAULT_BACKUP_SECRET_ID": settings.backup_role and settings.backup_role.secret_id,
+        "COFFER_BACKUP_STORES": ",".join(settings.backup_stores),
         "COFFER_ISSUER": settings.issuer,
         "COFFER_AUDIT_STORE": settings.audit_store,
     }

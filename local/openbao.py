@@ -67,6 +67,8 @@ class AppRole:
 class Credentials:
     api: AppRole
     provisioner: AppRole
+    rotator: AppRole
+    backup: AppRole
 
 
 class OpenBaoServer:
@@ -157,12 +159,13 @@ def running_server(folder: Path, port: int | None = None) -> Iterator[OpenBaoSer
 
 
 def configure(bao: OpenBao) -> Credentials:
-    """Run `deploy/vault/setup.sh`, as an operator would, and take new secret ids for the API and the provisioner."""
+    """Run `deploy/vault/setup.sh`, as an operator would, and take new secret ids for each kind of process."""
     environment = {"PATH": f"{_binary().parent}:{os.defpath}", "BAO_ADDR": bao.address, "BAO_TOKEN": bao.root_token}
     done = subprocess.run(["sh", str(SETUP)], env=environment, capture_output=True, text=True, check=False)  # noqa: S607
     if done.returncode != 0:
         raise LocalServiceError(f"OpenBao can't be set up by {SETUP}: {done.stderr.strip()}")
-    return Credentials(api=app_role(bao, "coffer-api"), provisioner=app_role(bao, "coffer-provisioner"))
+    roles = ("api", "provisioner", "rotator", "backup")
+    return Credentials(**{name: app_role(bao, f"coffer-{name}") for name in roles})
 
 
 def app_role(bao: OpenBao, name: str) -> AppRole:

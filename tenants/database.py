@@ -21,6 +21,7 @@ Read = Callable[[Executable], Awaitable[Sequence[Row[Any]]]]  # rows of one stat
 
 _READS: dict[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 _CONFLICT = "40"  # deadlock or serialisation failure: the transaction that lost may be repeated
+_NO_LOCK = "55P03"  # a lock was not free in time: as good as a conflict
 _LOST = "8s2b"  # SQLAlchemy's: the connection broke earlier in this transaction
 _AWAY = ("08", "57P0", "53")  # connection lost, server shutting down, out of connections
 
@@ -111,6 +112,6 @@ async def translated() -> AsyncIterator[None]:
         state = str(getattr(error.orig, "sqlstate", "") or "")
         if state.startswith(_AWAY):
             raise DatabaseUnavailable from error
-        if state.startswith(_CONFLICT):
+        if state.startswith(_CONFLICT) or state == _NO_LOCK:
             raise Conflict from error
         raise

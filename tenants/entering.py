@@ -14,15 +14,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.types import Boolean, Uuid
 
 from tenants.access import SPECS, Access, Role, RoleSpec, access_of
-from tenants.errors import TenantNotReady, TenantSuspended, Unauthenticated
+from tenants.errors import TenantFrozen, TenantNotReady, TenantSuspended, Unauthenticated
 from tenants.viewers import MemberId, SessionId, TenantId, TenantState, Viewer
 
-_ENTER = text("SELECT * FROM coffer_enter(:tenant, :principal, :writes, :session, :key)").bindparams(
+_ENTER = text("SELECT * FROM coffer_enter(:tenant, :principal, :writes, :session, :key, :fences)").bindparams(
     bindparam("tenant", type_=Uuid),
     bindparam("principal", type_=Uuid),
     bindparam("writes", type_=Boolean),
     bindparam("session", type_=Uuid),
     bindparam("key", type_=LargeBinary),
+    bindparam("fences", type_=Boolean),
 )
 # In one statement, so that what it finds is of one moment, and that moment has its epoch.
 _RIGHTS = text(
@@ -65,17 +66,25 @@ class Entrance:
         write: bool,
         under: SessionId | None = None,
         key: bytes | None = None,
+        fences: bool = False,
+        thaws: bool = False,
     ) -> tuple[TenantState, Viewer]:
-        """Scope the transaction to the tenant. Raises `Unauthenticated`, `TenantSuspended`, `TenantNotReady`.
+        """Scope the transaction to the tenant.
+
+        Raises `Unauthenticated`, `TenantSuspended`, `TenantNotReady`, `TenantFrozen` (unless it `thaws`) and, where
+        writers don't end soon enough, `Conflict`. One that `fences` waits for all writers, and then keeps them out.
 
         `under` is the session, `key` the SHA-256 of the API key's secret, that the credential stands and falls with.
         """
-        asked = {"tenant": tenant, "principal": principal, "writes": write, "session": under, "key": key}
+        asked: dict[str, Any] = {"tenant": tenant, "principal": principal, "writes": write, "fences": fences}
+        asked |= {"session": under, "key": key}
         row = (await session.execute(_ENTER, asked)).one_or_none()
         if row is None or (principal is not None and not row.is_member):
             raise Unauthenticated
         if row.status != "ACTIVE":
             raise TenantSuspended if row.status == "SUSPENDED" else TenantNotReady
+        if write and row.frozen and not thaws:
+            raise TenantFrozen
         state = _state(tenant, row)
         roles, own_roles = frozenset(map(Role, row.roles)), frozenset(row.own_roles)
         access, mates = access_of(roles), frozenset[UUID]()
@@ -123,4 +132,5 @@ def _state(tenant: TenantId, row: Any) -> TenantState:
         default_language=row.default_language,
         disclosure_budget=row.disclosure_budget,
         reveal_needs_step_up=row.reveal_needs_step_up,
+        frozen=row.frozen,
     )

@@ -8,6 +8,14 @@ class Unauthenticated(CofferError):
     message = "Sign in first: send a valid access token as `Authorization: Bearer …`."
 
 
+class TenantFrozen(CofferError):
+    """Reading goes on."""
+
+    code = "TENANT_FROZEN"
+    message = "Nothing can be changed now: a restore replaces the data, or the tenant is being closed."
+    retryable = True
+
+
 class TenantSuspended(CofferError):
     code = "TENANT_SUSPENDED"
     message = "This tenant is suspended; ask the platform's operator."

@@ -10,22 +10,23 @@ from sqlalchemy.orm import Mapped
 
 from crypto.errors import KeyUnavailable
 from crypto.keyring import Keyring
-from crypto.keys import Purpose, WrappedKey, unlock, wrapping_context
+from crypto.keys import SERVING, KeyState, Purpose, WrappedKey, unlock, wrapping_context
 from crypto.transit import TransitKeys
 from tenants.database import Read
 from tenants.owned import Backup, TenantOwned, clear
 
 
-class DataKeyRow(TenantOwned, backup=Backup.NEVER, rights="SELECT INSERT"):
-    """One data key, wrapped by the tenant's Transit key. At most one per purpose is active: the one that seals."""
+class DataKeyRow(TenantOwned, backup=Backup.NEVER, rights="SELECT INSERT UPDATE"):
+    """One data key, wrapped by the tenant's Transit key. At most one per purpose is active, and one the next."""
 
     __tablename__ = "data_keys"
     __table_args__ = (
         UniqueConstraint("tenant_id", "purpose", "version"),
         Index("uq_data_keys_active", "tenant_id", "purpose", unique=True, postgresql_where=text("state = 'ACTIVE'")),
         CheckConstraint("purpose IN ('DEK', 'BIK', 'AUD')", name="purpose"),
-        CheckConstraint("state IN ('ACTIVE', 'DECRYPT_ONLY')", name="state"),
-        CheckConstraint("wrapped LIKE 'vault:v%'", name="wrapped"),
+        Index("uq_data_keys_next", "tenant_id", "purpose", unique=True, postgresql_where=text("state = 'NEXT'")),
+        CheckConstraint("state IN ('NEXT', 'ACTIVE', 'DECRYPT_ONLY', 'RETIRED', 'DESTROYED')", name="state"),
+        CheckConstraint("wrapped LIKE 'vault:v%' OR (state = 'DESTROYED' AND wrapped = '')", name="wrapped"),
     )
 
     id: Mapped[UUID] = clear("made at random", primary_key=True)
@@ -35,6 +36,7 @@ class DataKeyRow(TenantOwned, backup=Backup.NEVER, rights="SELECT INSERT"):
     check_value: Mapped[bytes] = clear("tells right from wrong, nothing else", LargeBinary)
     state: Mapped[str] = clear("whether it seals or only opens", Text)
     created_at: Mapped[datetime] = clear("age decides on rotation", TIMESTAMP(timezone=True))
+    changed_at: Mapped[datetime | None] = clear("when the state changed", TIMESTAMP(timezone=True), nullable=True)
 
 
 _SERVING = (
@@ -45,7 +47,7 @@ _SERVING = (
 
 async def find_wrapped(session: AsyncSession, tenant: UUID) -> list[WrappedKey]:
     """The data keys that serve the tenant that the transaction is scoped to."""
-    mine = (DataKeyRow.tenant_id == tenant, DataKeyRow.purpose.in_(_SERVING))
+    mine = (DataKeyRow.tenant_id == tenant, DataKeyRow.purpose.in_(_SERVING), DataKeyRow.state.in_(SERVING))
     return [_wrapped(row) for row in await session.scalars(select(DataKeyRow).where(*mine))]
 
 
@@ -75,5 +77,5 @@ async def open_audit_key(keys: TransitKeys, wrapped: WrappedKey | None) -> bytes
 
 
 def _wrapped(row: DataKeyRow) -> WrappedKey:
-    is_active = row.state == "ACTIVE"
-    return WrappedKey(row.tenant_id, row.id, Purpose(row.purpose), row.version, row.wrapped, row.check_value, is_active)
+    purpose, state = Purpose(row.purpose), KeyState(row.state)
+    return WrappedKey(row.tenant_id, row.id, purpose, row.version, row.wrapped, row.check_value, state)

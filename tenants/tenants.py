@@ -52,14 +52,18 @@ tenants = Table(
     Column("default_language", Text, nullable=False, info=_clear("a setting of the house")),
     Column("created_at", TIMESTAMP(timezone=True), nullable=False, info=_clear("when the tenant came")),
     Column("disclosure_budget", Integer, nullable=True, info=_clear("plain values per member and hour")),
+    Column("frozen", Text, nullable=True, info=_clear("why nothing may be written now")),
     Column("reveal_needs_step_up", Boolean, nullable=False, server_default=false(), info=_clear("a setting of theirs")),
     CheckConstraint("status IN ('PENDING', 'ACTIVE', 'SUSPENDED')", name="status"),
+    CheckConstraint("frozen IN ('RESTORE', 'OFFBOARDING')", name="frozen"),
 )
 
 
 # Columns of its own tenant's row that the serving role writes.
 APP_MAY_SET = (
     "access_epoch",
+    "key_epoch",
+    "frozen",
     "name",
     "default_region",
     "default_language",

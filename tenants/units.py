@@ -56,13 +56,19 @@ class Units:
         origin: Origin = UNKNOWN,
         under: SessionId | None = None,
         key: bytes | None = None,
+        fences: bool = False,
+        thaws: bool = False,
     ) -> AsyncIterator[Unit]:
         """One transaction of `tenant` as `principal` (None: the house itself).
 
         `under` and `key` are the session and the API key that the principal was proved by, if any; see `Credential`.
 
+        A unit that `fences` is alone: it waits a little for those that write, and keeps others from it until it ends.
+        One that `thaws` writes although the tenant is frozen.
+
         No connection is held while a cold keyring waits for the key store. Raises `Unauthenticated` for an unknown
-        tenant or member, `TenantSuspended`, `TenantNotReady`, `KeyUnavailable`, `DatabaseUnavailable`.
+        tenant or member, `TenantSuspended`, `TenantNotReady`, `TenantFrozen`, `KeyUnavailable`, `DatabaseUnavailable`,
+        and `Conflict` where a fence found writers that did not end.
         """
         for _ in range(_EPOCH_RACES):
             ring = self._cache.peek(tenant)
@@ -72,7 +78,7 @@ class Units:
             async with self._database.session(write=write) as session:
                 with span("enter", writes=write):
                     state, viewer = await self._entrance.enter(
-                        session, tenant, principal, write=write, under=under, key=key
+                        session, tenant, principal, write=write, under=under, key=key, fences=fences, thaws=thaws
                     )
                 if state.key_epoch != ring.epoch:
                     self._cache.drop(tenant)

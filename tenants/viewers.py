@@ -39,6 +39,7 @@ class TenantState:
     default_language: str
     disclosure_budget: int | None  # plain values per member and hour; None for no bound
     reveal_needs_step_up: bool
+    frozen: str | None = None  # why nothing may be written now
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -148,8 +149,16 @@ class House:
         return tenant
 
 
+def backup_stores(database: str) -> tuple[str, ...]:
+    """Six folders, made by whoever first asks; `house` takes them away."""
+    folders = [Path(tempfile.gettempdir(), f"{database}-backups", str(n)) for n in range(6)]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    return tuple(f"file://{folder}" for folder in folders)
+
+
 def settings_for(server: Postgres, database: str, vault: Vault, **changes: Any) -> Settings:
-    roles = {name: getattr(vault.credentials, name) for name in ("api", "provisioner")}
+    roles = {name: getattr(vault.credentials, name) for name in ("api", "provisioner", "rotator", "backup")}
     wanted: dict[str, Any] = {
         "mode": Mode.DEVELOPMENT,
         "database_url": server.url("coffer_app", database, scheme="postgresql+asyncpg"),
@@ -162,6 +171,9 @@ def settings_for(server: Postgres, database: str, vault: Vault, **changes: Any) 
         "signing_key": "coffer-access",
         "api_role": AppRole(roles["api"].role_id, roles["api"].secret_id),
         "provisioner_role": AppRole(roles["provisioner"].role_id, roles["provisioner"].secret_id),
+        "rotator_role": AppRole(roles["rotator"].role_id, roles["rotator"].secret_id),
+        "backup_role": AppRole(roles["backup"].role_id, roles["backup"].secret_id),
+        "backup_stores": backup_stores(database),
         "issuer": "http://127.0.0.1:8000",
         "host": "127.0.0.1",
         "port": 8000,
@@ -202,6 +214,7 @@ async def house(
         await maker.close()
         await api.close()
         shutil.rmtree(settings.audit_store.removeprefix("file://"), ignore_errors=True)
+        shutil.rmtree(Path(tempfile.gettempdir(), f"{database}-backups"), ignore_errors=True)
 
 
 def prepare(server: Postgres, vault: Vault, database: str) -> Settings:

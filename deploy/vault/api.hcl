@@ -21,3 +21,7 @@ path "transit/keys/coffer-audit" {
 path "transit/keys/coffer-access" {
   capabilities = ["read"]
 }
+
+path "transit/keys/coffer-backup" {
+  capabilities = ["read"]
+}

@@ -24,8 +24,8 @@ for role in api provisioner rotator backup; do
         token_ttl=1h token_max_ttl=4h secret_id_ttl=0 secret_id_num_uses=0
 done
 
-# Sign access tokens and the audit log's checkpoints; the private halves never leave. Existing keys stay as they are.
-for key in coffer-access coffer-audit; do
+# Sign access tokens, the audit log's checkpoints, and backups; the private halves never leave. Existing keys stay as they are.
+for key in coffer-access coffer-audit coffer-backup; do
     bao write "transit/keys/$key" type=ed25519 exportable=false allow_plaintext_backup=false >/dev/null
 done
 

@@ -8,13 +8,14 @@ import pytest
 from crypto.envelopes import Cell
 from crypto.errors import CannotOpen, KeyUnavailable
 from crypto.keyring import Keyring, SealedCell
-from crypto.keys import DataKey, Purpose
+from crypto.keys import DataKey, KeyState, Purpose
 from crypto.values import Sealed
 
 ACME, GLOBEX = UUID(int=1), UUID(int=2)
 LABEL = "customers.name"
+STATES = {True: KeyState.ACTIVE, False: KeyState.DECRYPT_ONLY}
 KEYS = [
-    DataKey(purpose, version, is_active=version == 2, secret=purpose.encode() + bytes([version]) * 29)
+    DataKey(purpose, version, STATES[version == 2], secret=purpose.encode() + bytes([version]) * 29)
     for purpose in (Purpose.DEK, Purpose.BIK)
     for version in (1, 2, 3)
 ]
@@ -23,7 +24,9 @@ RING = Keyring(ACME, 1, KEYS)
 
 def under_version(version: int, tenant: UUID = ACME) -> Keyring:
     """The same keys, with another version active."""
-    return Keyring(tenant, 1, [DataKey(key.purpose, key.version, key.version == version, key.secret) for key in KEYS])
+    return Keyring(
+        tenant, 1, [DataKey(key.purpose, key.version, STATES[key.version == version], key.secret) for key in KEYS]
+    )
 
 
 def cell(number: int, document: bytes, version: int = 2, tenant: UUID = ACME) -> SealedCell:

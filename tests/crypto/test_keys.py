@@ -10,17 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crypto.errors import KeyRefused
-from crypto.keys import DataKey, Purpose, WrappedKey, check_value, derive, mac, unlock, wrapping_context
+from crypto.keys import DataKey, KeyState, Purpose, WrappedKey, check_value, derive, mac, unlock, wrapping_context
 
 ACME, GLOBEX = UUID(int=1), UUID(int=2)
 KEY_ID, OTHER_ID = UUID(int=3), UUID(int=4)
 SECRET = bytes(range(32))
 CHECK = check_value(ACME, KEY_ID, Purpose.DEK, SECRET)
-WRAPPED = WrappedKey(ACME, KEY_ID, Purpose.DEK, 7, "vault:v1:…", CHECK, is_active=True)
+WRAPPED = WrappedKey(ACME, KEY_ID, Purpose.DEK, 7, "vault:v1:…", CHECK, KeyState.ACTIVE)
 
 
 def test_the_right_secret_unlocks_its_key() -> None:
-    assert unlock(WRAPPED, SECRET) == DataKey(Purpose.DEK, 7, is_active=True, secret=SECRET)
+    assert unlock(WRAPPED, SECRET) == DataKey(Purpose.DEK, 7, KeyState.ACTIVE, secret=SECRET)
 
 
 @pytest.mark.parametrize("secret", [b"", SECRET[:31], SECRET + b"\0", SECRET[::-1], bytes(32)])
@@ -61,7 +61,7 @@ def test_the_error_of_a_wrong_key_shows_no_key() -> None:
 
 
 def test_an_open_key_does_not_print_its_secret() -> None:
-    shown = repr(DataKey(Purpose.DEK, 1, is_active=True, secret=b"canary"))
+    shown = repr(DataKey(Purpose.DEK, 1, KeyState.ACTIVE, secret=b"canary"))
 
     assert "canary" not in shown
     assert "secret" not in shown

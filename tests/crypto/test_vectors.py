@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from crypto.envelopes import Cell
 from crypto.keyring import Keyring, SealedCell
-from crypto.keys import DataKey, Purpose, check_value, wrapping_context
+from crypto.keys import DataKey, KeyState, Purpose, check_value, wrapping_context
 from crypto.values import Sealed
 from tests.vectors import decoder
 
@@ -25,7 +25,7 @@ IDS = st.uuids()
 
 
 def ring_of(purpose: Purpose, secret: bytes, tenant: UUID, version: int = 1) -> Keyring:
-    return Keyring(tenant, 1, [DataKey(purpose, version, is_active=True, secret=secret)])
+    return Keyring(tenant, 1, [DataKey(purpose, version, KeyState.ACTIVE, secret=secret)])
 
 
 def hexed(vector: dict[str, Any], name: str) -> bytes:

@@ -16,6 +16,8 @@ from tenants.jobs import NoArguments
 from tests.jobs.desk import HANDLERS
 from tests.jobs.kinds import POISON
 
+ROLES = ("api_role", "provisioner_role", "rotator_role", "backup_role")
+
 
 def dumped(settings: Settings) -> str:
     return json.dumps(asdict(settings), default=sorted)
@@ -23,8 +25,9 @@ def dumped(settings: Settings) -> str:
 
 def loaded(text: str) -> Settings:
     made: dict[str, Any] = json.loads(text)
-    roles = {name: AppRole(**made[name]) for name in ("api_role", "provisioner_role")}
+    roles = {name: AppRole(**made[name]) for name in ROLES if made[name] is not None}
     sets = {"cors_origins": tuple(made["cors_origins"]), "egress_allow": frozenset(made["egress_allow"])}
+    sets["backup_stores"] = tuple(made["backup_stores"])
     return Settings(**made | roles | sets | {"mode": Mode(made["mode"])})
 
 
