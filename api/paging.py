@@ -14,13 +14,14 @@ from strawberry import Info
 from api.directives import public
 from domain.errors import BadInput, Refused
 from domain.paging import Key, Page, Window
+from tenants import ids
 from tenants.unit import Unit
 
 T = TypeVar("T")
 _LARGEST = 100
 _USUAL = 20
 _MAC_BYTES = 16
-_CURSOR = struct.Struct(">q16s")
+_CURSOR = struct.Struct(">Hq16s")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SHAPE = "the shape of Relay, the same for all"
 
@@ -111,7 +112,7 @@ _BESIDE = (("id",), ("version",))
 
 
 def global_id(kind: str, local: UUID) -> strawberry.ID:
-    return strawberry.ID(_text(kind.encode() + b":" + local.bytes))
+    return strawberry.ID(ids.global_id(kind, local))
 
 
 def any_local_id(text: str) -> tuple[str, UUID] | None:
@@ -160,17 +161,21 @@ def window(
 
 
 def cursor(unit: Unit, order: str, key: Key) -> str:
-    """Microseconds since 1970, or a number (int64), and the id (16 bytes) of a row, under a MAC of tenant and order."""
-    body = _CURSOR.pack(_number(key), key[1].bytes)
-    return _text(body + _mac(unit, order, body))
+    """Microseconds since 1970, or a number (int64), and the id (16 bytes) of a row, under a MAC of tenant and order.
+
+    In front stands the version of the index key (16 bits) that made the MAC: a cursor outlives the key's turning over.
+    """
+    version = unit.keyring.index_key_versions()[0]
+    body = _CURSOR.pack(version, _number(key), key[1].bytes)
+    return _text(body + _mac(unit, order, body, version))
 
 
 def key_of(unit: Unit, order: str, text: str, argument: str) -> Key:
     raw = _bytes(text) or b""
     body, mac = raw[: _CURSOR.size], raw[_CURSOR.size :]
-    if len(body) != _CURSOR.size or mac != _mac(unit, order, body):
+    version, micros, local = _CURSOR.unpack(body) if len(body) == _CURSOR.size else (0, 0, b"")
+    if version not in unit.keyring.index_key_versions() or mac != _mac(unit, order, body, version):
         raise BadInput(f"`{argument}` is not a cursor of this list in this order.")
-    micros, local = _CURSOR.unpack(body)
     return _EPOCH + timedelta(microseconds=micros), UUID(bytes=local)
 
 
@@ -178,8 +183,8 @@ def _number(key: Key) -> int:
     return key[0] if isinstance(key[0], int) else (key[0] - _EPOCH) // timedelta(microseconds=1)
 
 
-def _mac(unit: Unit, order: str, body: bytes) -> bytes:
-    return unit.keyring.authenticate("cursor", order.encode() + b"\0" + body)[:_MAC_BYTES]
+def _mac(unit: Unit, order: str, body: bytes, version: int) -> bytes:
+    return unit.keyring.authenticate("cursor", order.encode() + b"\0" + body, version)[:_MAC_BYTES]
 
 
 def _text(raw: bytes) -> str:

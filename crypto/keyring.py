@@ -34,7 +34,7 @@ class Keyring:
     under HKDF(DEK v, "coffer.subject.v1", tenant), in order. A permutation of uniform input; a whole page is one call.
     Token: the first 16 bytes of HMAC-SHA256 of the value under
     HKDF(BIK v, "coffer.index.v1", tenant, place, index, normaliser u32 BE).
-    Mac: HMAC-SHA256 of the message under HKDF(active BIK, "coffer.mac.v1", tenant, label).
+    Mac: HMAC-SHA256 of the message under HKDF(BIK v, "coffer.mac.v1", tenant, label).
     """
 
     def __init__(self, tenant: UUID, epoch: int, keys: Sequence[DataKey]) -> None:
@@ -43,9 +43,11 @@ class Keyring:
         self._keys = {(key.purpose, key.version): key.secret for key in keys}
         self._active = {key.purpose: key.version for key in keys if key.state is KeyState.ACTIVE}
         self._next = {key.purpose: key.version for key in keys if key.state is KeyState.NEXT}
+        former = [key for key in keys if key.purpose is Purpose.BIK and key.state is KeyState.DECRYPT_ONLY]
+        self._former = tuple(sorted((key.version for key in former), reverse=True))
         self._subject_ciphers: dict[int, Cipher[modes.ECB]] = {}
         self._index_keys: dict[tuple[int, str, str, int], bytes] = {}
-        self._mac_keys: dict[str, bytes] = {}
+        self._mac_keys: dict[tuple[int, str], bytes] = {}
 
     def __repr__(self) -> str:
         return f"Keyring({self.tenant}, epoch {self.epoch})"
@@ -65,6 +67,13 @@ class Keyring:
         active = self.active_version(Purpose.BIK)
         return (active,) if Purpose.BIK not in self._next else (active, self._next[Purpose.BIK])
 
+    def index_key_versions(self) -> tuple[int, ...]:
+        """The index keys that authenticate, or once did: the active one, then those it came after, newest first.
+
+        Raises `KeyUnavailable` where none is active.
+        """
+        return (self.active_version(Purpose.BIK), *self._former)
+
     def seal(self, document: bytes, subject_secret: bytes, cell: Cell) -> Sealed:
         version = self.active_version(Purpose.DEK)
         (key,) = self._subject_keys(version, [subject_secret])
@@ -76,6 +85,25 @@ class Keyring:
         return [
             envelopes.open_sealed(key, cell.sealed, Cell(self.tenant, cell.subject, label, cell.row))
             for key, cell in zip(keys, cells, strict=True)
+        ]
+
+    def reseal_many(self, cells: Sequence[tuple[str, SealedCell]]) -> list[Sealed]:
+        """The same documents under the active key, in order; each with the label of its place.
+
+        Raises `CannotOpen` if any one does not open.
+        """
+        version = self.active_version(Purpose.DEK)
+        new = self._keys_by_secret(version, cells)
+        old = {v: self._keys_by_secret(v, cells) for v in {cell.sealed.dek_version for _, cell in cells}}
+        return [
+            envelopes.reseal(
+                old[cell.sealed.dek_version][cell.subject_secret],
+                new[cell.subject_secret],
+                version,
+                cell.sealed,
+                Cell(self.tenant, cell.subject, label, cell.row),
+            )
+            for label, cell in cells
         ]
 
     def token(self, place: str, index: str, normaliser: int, value: str, bik_version: int) -> bytes:
@@ -93,13 +121,20 @@ class Keyring:
             )
         return mac(key, value.encode())[:TOKEN_BYTES]
 
-    def authenticate(self, label: str, message: bytes) -> bytes:
-        """32 bytes of HMAC-SHA256 under a key of its own for `label`, derived from the active index key."""
-        key = self._mac_keys.get(label)
+    def authenticate(self, label: str, message: bytes, version: int | None = None) -> bytes:
+        """32 bytes of HMAC-SHA256 under a key of its own for `label`, derived from that index key (None: the active).
+
+        Raises `KeyUnavailable` where none is active, `CannotOpen` for a version that is not in the keyring.
+        """
+        name = (self.active_version(Purpose.BIK) if version is None else version, label)
+        key = self._mac_keys.get(name)
         if key is None:
-            version = self.active_version(Purpose.BIK)
-            key = self._mac_keys[label] = self._derive(Purpose.BIK, version, b"coffer.mac.v1", label.encode())
+            key = self._mac_keys[name] = self._derive(Purpose.BIK, name[0], b"coffer.mac.v1", label.encode())
         return mac(key, message)
+
+    def _keys_by_secret(self, version: int, cells: Sequence[tuple[str, SealedCell]]) -> dict[bytes, AESGCM]:
+        secrets = list(dict.fromkeys([cell.subject_secret for _, cell in cells]))
+        return dict(zip(secrets, self._subject_keys(version, secrets), strict=True))
 
     def _keys_by_cell(self, cells: Sequence[SealedCell]) -> list[AESGCM]:
         versions = {cell.sealed.dek_version for cell in cells}

@@ -3,8 +3,10 @@
 https://openbao.org/api-docs/secret/transit/
 """
 
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -13,7 +15,16 @@ from crypto.errors import KeyRefused
 from crypto.vault import Vault
 
 MAX_BATCH = 100
+_WRAPPED = re.compile(r"vault:v([1-9][0-9]{0,8}):")
 _TENANT_KEY = {"type": "aes256-gcm96", "derived": True, "exportable": False, "allow_plaintext_backup": False}
+
+
+@dataclass(frozen=True, slots=True)
+class KeyVersions:
+    """Of a tenant's Transit key: the newest, and the oldest that still opens."""
+
+    latest: int
+    floor: int
 
 
 class TransitKeys:
@@ -46,6 +57,34 @@ class TransitKeys:
             opened += await self._unwrap_batch(tenant, batch)
         return opened
 
+    async def versions(self, tenant: UUID) -> KeyVersions:
+        return _versions(await self._vault.read(f"{self._mount}/keys/{_tenant_key(tenant)}"))
+
+    async def rotate(self, tenant: UUID) -> int:
+        """Make a new version of the tenant's key: its number. Each call makes one."""
+        made = await self._vault.write(f"{self._mount}/keys/{_tenant_key(tenant)}/rotate", {})
+        return (_versions(made) if made else await self.versions(tenant)).latest
+
+    async def rewrap(self, tenant: UUID, wrapped: Sequence[tuple[str, bytes]]) -> list[str | None]:
+        """The same keys under the newest version, in order; None for each that did not open. No key is seen by it."""
+        pairs = iter(wrapped)
+        rewrapped: list[str | None] = []
+        while batch := list(islice(pairs, MAX_BATCH)):
+            rewrapped += await self._rewrap_batch(tenant, batch)
+        return rewrapped
+
+    async def raise_floor(self, tenant: UUID, version: int) -> None:
+        """From now on no version below `version` opens or wraps anything; a floor that is as high stays as it is.
+
+        Raises `KeyRefused` for a version that there is not.
+        """
+        now = await self.versions(tenant)
+        if version > now.latest:
+            raise KeyRefused("A floor is not raised above the newest version.")
+        if version > now.floor:
+            body = {"min_decryption_version": version, "min_encryption_version": version}
+            await self._vault.write(f"{self._mount}/keys/{_tenant_key(tenant)}/config", body)
+
     async def sign(self, key: str, message: bytes) -> tuple[int, bytes]:
         """The version of `key` that signed, and the raw 64 bytes of Ed25519 (RFC 8032)."""
         made = await self._vault.write(f"{self._mount}/sign/{key}", {"input": _text(message)})
@@ -71,15 +110,37 @@ class TransitKeys:
     async def close(self) -> None:
         self._vault.close()
 
+    async def _rewrap_batch(self, tenant: UUID, batch: list[tuple[str, bytes]]) -> list[str | None]:
+        answer = await self._vault.write(f"{self._mount}/rewrap/{_tenant_key(tenant)}", _batch(batch))
+        results: list[dict[str, Any]] = answer["batch_results"]
+        if len(results) != len(batch):
+            raise KeyRefused
+        return [None if result.get("error") else str(result["ciphertext"]) for result in results]
+
     async def _unwrap_batch(self, tenant: UUID, batch: list[tuple[str, bytes]]) -> Iterator[bytes]:
-        items = [{"ciphertext": wrapped, "context": _text(context)} for wrapped, context in batch]
-        # 200 with an error per item, where otherwise the status tells of all of them
-        body = {"batch_input": items, "partial_failure_response_code": 200}
-        answer = await self._vault.write(f"{self._mount}/decrypt/{_tenant_key(tenant)}", body)
+        answer = await self._vault.write(f"{self._mount}/decrypt/{_tenant_key(tenant)}", _batch(batch))
         results: list[dict[str, Any]] = answer["batch_results"]
         if len(results) != len(batch) or any(result.get("error") for result in results):
             raise KeyRefused
         return (b64decode(result["plaintext"]) for result in results)
+
+
+def _batch(pairs: list[tuple[str, bytes]]) -> dict[str, Any]:
+    items = [{"ciphertext": wrapped, "context": _text(context)} for wrapped, context in pairs]
+    # 200 with an error per item, where otherwise the status tells of all of them
+    return {"batch_input": items, "partial_failure_response_code": 200}
+
+
+def _versions(read: dict[str, Any]) -> KeyVersions:
+    return KeyVersions(int(read["latest_version"]), int(read["min_decryption_version"]))
+
+
+def wrapped_version(wrapped: str) -> int:
+    """N of ``vault:vN:...``. Raises `KeyRefused` for anything else."""
+    found = _WRAPPED.match(wrapped)
+    if found is None:
+        raise KeyRefused("A wrapped key has another form.")
+    return int(found[1])
 
 
 def _tenant_key(tenant: UUID) -> str:

@@ -4,6 +4,7 @@ hvac blocks, so every call runs in a small thread pool of its own and no call la
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from crypto.errors import KeyRefused, KeyUnavailable
 DEADLINE_SECONDS = 2.8
 _CONNECT_SECONDS, _READ_SECONDS = 0.5, 2.0
 _THREADS = 8
-_REFUSALS = (400, 401, 403, 404, 405)  # anything else that is not 2xx passes: sealed, standby, too many, broken
+_REFUSALS = (400, 401, 403, 404, 405, 413)  # anything else that is not 2xx passes: sealed, standby, too many, broken
 _BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError)
 
 T = TypeVar("T")
@@ -55,6 +56,13 @@ class Vault:
         """The `data` of the answer, empty where there is none."""
         return await self._in_thread(lambda: self._call("POST", path, body))
 
+    async def delete(self, path: str) -> None:
+        await self._in_thread(lambda: self._call("DELETE", path, None))
+
+    async def is_there(self, path: str) -> bool:
+        """Whether it can be read; a refusal is none of the two answers."""
+        return await self._in_thread(lambda: self._is_there(path))
+
     async def may_write(self, path: str, body: dict[str, Any]) -> bool:
         """Whether our policy lets this request through to its engine, which gets it where it does."""
         return await self._in_thread(lambda: self._is_let_through("POST", path, body))
@@ -83,6 +91,12 @@ class Vault:
         answer = self._asked(method, path, body)
         _raise_for(answer)
         return _data(answer)
+
+    def _is_there(self, path: str) -> bool:
+        answer = self._asked("GET", path, None)
+        if answer.status_code != requests.codes.not_found:
+            _raise_for(answer)
+        return answer.status_code != requests.codes.not_found
 
     def _is_let_through(self, method: str, path: str, body: dict[str, Any] | None) -> bool:
         answer = self._asked(method, path, body)
@@ -133,6 +147,17 @@ class Vault:
         adapter = RawAdapter(self._address, token=token, session=self._session, allow_redirects=False)
         seconds = (_CONNECT_SECONDS, _READ_SECONDS)
         return adapter.request(method, f"/v1/{path}", raise_exception=False, json=body, timeout=seconds)
+
+
+class TokenVault(Vault):
+    """Comes with an operator's token instead of logging in."""
+
+    def __init__(self, address: str, token: str, *, ca_file: str | None) -> None:
+        super().__init__(address, "", "", ca_file=ca_file)
+        self._given = _Login(token, math.inf)
+
+    def _log_in(self) -> _Login:
+        return self._given
 
 
 def _session(ca_file: str | None) -> requests.Session:

@@ -33,15 +33,15 @@ async def find(unit: Unit, key: str, request: bytes) -> Any | None:
 
     Raises `IdempotencyKeyReused` if the key came with another request.
     """
-    hashed = _hashed(unit, key)
-    await unit.rows(select(func.pg_advisory_xact_lock(int.from_bytes(hashed[:8], "big", signed=True))))
-    statement = select(Outcome.fingerprint, Outcome.result).where(
-        *_mine(unit), Outcome.key == hashed, Outcome.created_at > unit.now - KEPT
+    versions = {_hashed(unit, key, version): version for version in unit.keyring.index_key_versions()}
+    await unit.rows(select(func.pg_advisory_xact_lock(int.from_bytes(next(iter(versions))[:8], "big", signed=True))))
+    statement = select(Outcome.key, Outcome.fingerprint, Outcome.result).where(
+        *_mine(unit), Outcome.key.in_(versions), Outcome.created_at > unit.now - KEPT
     )
     rows = await unit.rows(statement)
     if not rows:
         return None
-    if rows[0].fingerprint != unit.keyring.authenticate("idempotent request", request):
+    if rows[0].fingerprint != _fingerprint(unit, request, versions[rows[0].key]):
         raise IdempotencyKeyReused
     return rows[0].result
 
@@ -53,7 +53,7 @@ async def keep(unit: Unit, key: str, request: bytes, result: Any) -> None:
         "tenant_id": unit.tenant.id,
         "principal": unit.viewer.principal,
         "key": _hashed(unit, key),
-        "fingerprint": unit.keyring.authenticate("idempotent request", request),
+        "fingerprint": _fingerprint(unit, request),
         "result": result,
         "created_at": unit.now,
     }
@@ -64,5 +64,9 @@ def _mine(unit: Unit) -> tuple[Any, Any]:
     return Outcome.tenant_id == unit.tenant.id, Outcome.principal == unit.viewer.principal
 
 
-def _hashed(unit: Unit, key: str) -> bytes:
-    return unit.keyring.authenticate("idempotency key", f"{unit.viewer.principal}:{key}".encode())
+def _hashed(unit: Unit, key: str, version: int | None = None) -> bytes:
+    return unit.keyring.authenticate("idempotency key", f"{unit.viewer.principal}:{key}".encode(), version)
+
+
+def _fingerprint(unit: Unit, request: bytes, version: int | None = None) -> bytes:
+    return unit.keyring.authenticate("idempotent request", request, version)

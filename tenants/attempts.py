@@ -2,10 +2,11 @@
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from math import ceil
 
-from sqlalchemy import CheckConstraint, Integer, LargeBinary, bindparam, delete, select, text
+from sqlalchemy import CheckConstraint, Integer, LargeBinary, bindparam, delete, select, text, update
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.orm import Mapped
 from sqlalchemy.types import Uuid
@@ -50,13 +51,20 @@ _COUNT = text(
 )
 
 
-def token_of(unit: Unit, what: str, name: bytes) -> bytes:
-    """16 bytes that stand for `name`, apart for each `what` that is counted."""
-    return unit.keyring.authenticate(f"attempts {what}", name)[:16]
+def tokens_of(unit: Unit, what: str, name: bytes) -> list[bytes]:
+    """16 bytes by each index key, the active first, that stand for `name`; apart for each `what` that is counted."""
+    versions = unit.keyring.index_key_versions()
+    return [unit.keyring.authenticate(f"attempts {what}", name, version)[:16] for version in versions]
 
 
-async def count(unit: Unit, token: bytes) -> None:
-    """Counts one that may still succeed; then `forget` it. Raises `TooManyAttempts`."""
+async def count(unit: Unit, tokens: Sequence[bytes]) -> None:
+    """Counts one that may still succeed; then `forget` it. Raises `TooManyAttempts`.
+
+    All of `tokens` stand for the same; what was counted under an older one goes on under the first.
+    """
+    token, *older = tokens
+    if older:
+        await _take_over(unit, token, older)
     parameters = {
         "tenant": unit.tenant.id,
         "token": token,
@@ -71,9 +79,18 @@ async def count(unit: Unit, token: bytes) -> None:
     raise _too_many(until - unit.now)
 
 
-async def forget(unit: Unit, token: bytes) -> None:
-    mine = (SignInAttempt.tenant_id == unit.tenant.id, SignInAttempt.token == token)
+async def forget(unit: Unit, tokens: Sequence[bytes]) -> None:
+    mine = (SignInAttempt.tenant_id == unit.tenant.id, SignInAttempt.token.in_(tokens))
     await unit.run(delete(SignInAttempt).where(*mine).execution_options(synchronize_session=False))
+
+
+async def _take_over(unit: Unit, token: bytes, older: Sequence[bytes]) -> None:
+    """Nobody counts under an older one any more; and under the first nobody does who did not take over before."""
+    mine = SignInAttempt.tenant_id == unit.tenant.id
+    counted = select(SignInAttempt.token).where(mine, SignInAttempt.token.in_([token, *older]))
+    latest = counted.order_by(SignInAttempt.until.desc()).limit(1).correlate(None).scalar_subquery()
+    moved = update(SignInAttempt).where(mine, SignInAttempt.token == latest).values(token=token)
+    await unit.run(moved.execution_options(synchronize_session=False))
 
 
 def _too_many(wait: timedelta) -> TooManyAttempts:

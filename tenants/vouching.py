@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from crypto.keys import Purpose
 from crypto.values import Secret
-from tenants import members, rights, sessions
+from tenants import links, members, rights, sessions
 from tenants.access import Role
 from tenants.errors import SignOnRefused
 from tenants.ids import new_id
@@ -21,7 +21,6 @@ from tenants.sign_on import LinkedIdentity, MemberLink, Roles, SignOnProvider, S
 from tenants.unit import Unit
 from tenants.viewers import Credential, MemberId, SessionId
 
-_PLACE, _INDEX, _NORMALISER = "member_links.identity", "subject", 1
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)  # nobody sat there to prove anything
 _MARGIN = timedelta(days=1)
 
@@ -72,7 +71,7 @@ async def admit(unit: Unit, provider: SignOnProvider, vouched: Vouched, link_to:
 
 
 async def find_member(unit: Unit, provider: SignOnProvider, vouched: Vouched) -> MemberId | None:
-    token = _token(unit, vouched.issuer, vouched.subject)
+    token = links.token_of(unit, vouched.issuer, vouched.subject, unit.keyring.active_version(Purpose.BIK))
     where = (MemberLink.tenant_id == unit.tenant.id, MemberLink.provider_id == provider.id, MemberLink.token == token)
     found = await unit.scalars(select(MemberLink.member_id).where(*where))
     return MemberId(found[0]) if found else None
@@ -81,12 +80,6 @@ async def find_member(unit: Unit, provider: SignOnProvider, vouched: Vouched) ->
 async def has_links(unit: Unit, provider: UUID) -> bool:
     where = (MemberLink.tenant_id == unit.tenant.id, MemberLink.provider_id == provider)
     return bool(await unit.scalars(select(MemberLink.id).where(*where).limit(1)))
-
-
-def _token(unit: Unit, issuer: str, subject: str) -> bytes:
-    """The length in front, so that no two pairs give one text."""
-    version = unit.keyring.active_version(Purpose.BIK)
-    return unit.keyring.token(_PLACE, _INDEX, _NORMALISER, f"{len(issuer)}:{issuer}{subject}", version)
 
 
 async def _refuse_another_kind(unit: Unit, member: MemberId, vouched: Vouched) -> None:
@@ -102,18 +95,8 @@ def _kind(vouched: Vouched) -> str:
 
 async def _link(unit: Unit, provider: SignOnProvider, member: MemberId, vouched: Vouched) -> None:
     await unit.load_subjects([member])
-    unit.add(
-        MemberLink(
-            tenant_id=unit.tenant.id,
-            provider_id=provider.id,
-            token=_token(unit, vouched.issuer, vouched.subject),
-            bik_version=unit.keyring.active_version(Purpose.BIK),
-            id=new_id(),
-            member_id=member,
-            identity=Secret(LinkedIdentity(issuer=vouched.issuer, subject=vouched.subject)),
-            created_at=unit.now,
-        )
-    )
+    identity = LinkedIdentity(issuer=vouched.issuer, subject=vouched.subject)
+    unit.add(*links.links_of(unit, provider.id, member, identity, unit.now))
     await unit.flush()
     unit.audit("member.linked", subject_type="Member", subjects=[member])
 

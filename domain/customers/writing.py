@@ -7,7 +7,6 @@ from uuid import UUID
 from sqlalchemy import delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from crypto.keys import Purpose
 from crypto.values import Secret
 from domain import rules
 from domain.customers.changing import Documents, check_version, lock, touch, views
@@ -17,19 +16,18 @@ from domain.customers.inputs import Changes, edge, input_path, parse, refuse_emp
 from domain.customers.reach import check, gains
 from domain.customers.rights import may_write
 from domain.customers.rows import Customer, CustomerToken, CustomerView
+from domain.customers.tokens import tokens_of
 from domain.errors import Forbidden, Refused, UserError
 from domain.tags import CustomerTag, Tag
 from tenants.access import Level, Permission, Relation
 from tenants.documents import Document
 from tenants.ids import new_id
 from tenants.members import Member
-from tenants.owned import places
 from tenants.unit import Unit
 from tenants.viewers import Viewer
 
 MOST_AT_ONCE = 500
 _TRIES = 3
-_PLACES = places(Customer)
 _TAKEN = UserError("EXTERNAL_ID_TAKEN", ("externalId",), "externalId belongs to another customer already.")
 
 
@@ -223,8 +221,8 @@ async def _insert(unit: Unit, many: Sequence[Changes]) -> list[CustomerView]:
         _set(row, changes, {column: document for column, document in documents.items() if not document.is_empty()})
         unit.add(row)
     await unit.flush()
-    tokens = [token for row, documents in pairs for token in _tokens(unit, row.id, FIELDS, documents)]
-    tokens.sort(key=lambda token: bytes(token["token"]))
+    tokens = [token for row, documents in pairs for token in tokens_of(unit, row.id, FIELDS, documents)]
+    tokens.sort(key=lambda token: (token["bik_version"], token["token"]))
     if tokens:
         await unit.run(insert(CustomerToken), tokens)
     await _add_tags(unit, {row.id: changes.tags for (row, _), changes in zip(pairs, many, strict=True) if changes.tags})
@@ -298,7 +296,7 @@ async def _write_tokens(unit: Unit, customer: UUID, names: Iterable[str], docume
             CustomerToken.index.in_([FIELDS[name].index.name for name in indexed]),  # type: ignore[union-attr]  # filtered above
         )
     )
-    tokens = _tokens(unit, customer, indexed, documents)
+    tokens = tokens_of(unit, customer, indexed, documents)
     try:
         await unit.flush()
         if tokens:
@@ -308,35 +306,10 @@ async def _write_tokens(unit: Unit, customer: UUID, names: Iterable[str], docume
     return None
 
 
-def _tokens(unit: Unit, customer: UUID, names: Iterable[str], documents: Documents) -> list[dict[str, Any]]:
-    version = unit.keyring.active_version(Purpose.BIK)
-    return [
-        {
-            "tenant_id": unit.tenant.id,
-            "index": field.index.name,
-            "token": token,
-            "customer_id": customer,
-            "bik_version": version,
-        }
-        for name in names
-        if (field := FIELDS[name]).index is not None
-        for token in {
-            unit.keyring.token(_PLACES[COLUMN_OF[name]].label, field.index.name, field.index.normaliser, key, version)
-            for value in _values(documents[COLUMN_OF[name]], name)
-            for key in field.index.keys(value)
-        }
-    ]
-
-
 def _external_token(unit: Unit, changes: Changes) -> bytes | None:
     value = changes.personal.get("external_id")
     documents: Documents = {"external_id": ExternalId(external_id=value)}
-    return _tokens(unit, unit.tenant.id, ["external_id"], documents)[0]["token"] if value else None
-
-
-def _values(document: Document, name: str) -> tuple[str, ...]:
-    value = getattr(document, name)
-    return value if isinstance(value, tuple) else (value,) if value is not None else ()
+    return tokens_of(unit, unit.tenant.id, ["external_id"], documents)[0]["token"] if value else None
 
 
 async def _add_tags(unit: Unit, tags: Mapping[UUID, Iterable[UUID] | None]) -> None:

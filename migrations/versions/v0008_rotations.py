@@ -23,9 +23,19 @@ BEGIN
     PERFORM pg_catalog.set_config('coffer.tenant', tenant::text, true);
     SELECT t.frozen INTO was_frozen FROM public.tenants t WHERE t.id = tenant;
     IF fences THEN
-        -- Behind one that waits for its fence all new writers wait as well, so it must not wait for long.
-        PERFORM pg_catalog.set_config('lock_timeout', '2s', true);
-        PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(tenant::text, 0));
+        -- Behind one that waits for its fence all new writers wait as well: so it waits often, and never for long.
+        FOR tried IN 1 .. 12 LOOP
+            BEGIN
+                PERFORM pg_catalog.set_config('lock_timeout', '80ms', true);
+                PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(tenant::text, 0));
+                EXIT;
+            EXCEPTION WHEN lock_not_available THEN
+                IF tried = 12 THEN
+                    RAISE;
+                END IF;
+            END;
+            PERFORM pg_catalog.pg_sleep(0.04 + 0.08 * pg_catalog.random());
+        END LOOP;
         PERFORM pg_catalog.set_config('lock_timeout', '0', true);
     ELSIF writes AND was_frozen IS NULL THEN
         -- Nobody seals under a key that is being fenced. A fence may stand for long; better told than kept waiting.
@@ -94,6 +104,7 @@ def _data_keys() -> None:
     )
     op.add_column("data_keys", _moment("changed_at", nullable=True))
     op.execute(f"GRANT UPDATE ON data_keys TO {APP}")
+    op.execute(f"GRANT UPDATE ON member_links TO {APP}")  # whose sealed values are sealed anew
 
 
 def _rotations() -> None:

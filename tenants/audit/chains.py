@@ -41,5 +41,5 @@ class AuditChains:
     async def _link(
         self, tenant: TenantId, most: int, *, first_key: bytes | None = None, turns: bool = False
     ) -> Linked:
-        async with self._units.enter(tenant, None, write=True) as unit:
+        async with self._units.enter(tenant, None, write=True, thaws=True) as unit:
             return await linking.link(unit, first_key=first_key, turns=turns, most=most)

@@ -20,10 +20,15 @@ from crypto.transit import TransitKeys
 from tenants.audit.store import CheckpointStore
 from tenants.audit.tables import AuditCheckpoint, AuditHead
 from tenants.errors import StoreUnavailable
+from tenants.events import Event, EventKind
+from tenants.ids import new_id
 from tenants.unit import Unit
 from tenants.units import Units
 from tenants.viewers import TenantId
 
+MADE = EventKind(
+    "audit.checkpoint", "AuditCheckpoint", "The audit chain was signed as far as it had come; the id holds the number."
+)
 SIGNER = "coffer-audit"  # the Transit key; deploy/vault names it too
 PAUSE = timedelta(minutes=1)  # between two of one tenant
 _MOST_OWED = 10_000
@@ -151,10 +156,18 @@ class Checkpoints:
             "key_version": made.key_version,
             "signature": b64encode(made.signature).decode(),
         }
-        async with self._units.enter(tenant, None, write=True) as unit:
-            await unit.run(insert(AuditCheckpoint).values(row).on_conflict_do_nothing())
+        async with self._units.enter(tenant, None, write=True, thaws=True) as unit:
+            made_now = insert(AuditCheckpoint).values(row).on_conflict_do_nothing().returning(AuditCheckpoint.seq)
+            if await unit.rows(made_now):
+                unit.add(_told(unit, made.seq))
             kept = select(AuditCheckpoint).where(AuditCheckpoint.tenant_id == tenant, AuditCheckpoint.seq == made.seq)
             return of_row((await unit.scalars(kept))[0])
+
+
+def _told(unit: Unit, seq: int) -> Event:
+    """An event alone: an audit entry about it would be the next checkpoint's reason, for ever."""
+    about = {"type": MADE.name, "version": MADE.version, "subject": UUID(int=seq), "fields": []}
+    return Event(tenant_id=unit.tenant.id, id=new_id(), at=unit.now, **about)
 
 
 async def newest(unit: Unit) -> Checkpoint | None:

@@ -181,5 +181,22 @@ def test_macs_differ_by_tenant_label_message_and_version() -> None:
     assert {len(mac) for mac in macs} == {32}
 
 
+def test_a_mac_is_made_anew_under_the_key_that_made_it() -> None:
+    made = under_version(1).authenticate("cursor", b"message")
+
+    assert RING.authenticate("cursor", b"message", 1) == made
+    assert RING.authenticate("cursor", b"message") == RING.authenticate("cursor", b"message", 2) != made
+    with pytest.raises(CannotOpen):
+        RING.authenticate("cursor", b"message", 4)
+
+
+def test_writers_index_by_the_active_key_and_the_next_and_macs_are_of_the_active_and_those_before() -> None:
+    states = {1: KeyState.DECRYPT_ONLY, 2: KeyState.DECRYPT_ONLY, 3: KeyState.ACTIVE, 4: KeyState.NEXT}
+    ring = Keyring(ACME, 1, [DataKey(Purpose.BIK, version, state, bytes(32)) for version, state in states.items()])
+
+    assert ring.index_versions() == (3, 4)
+    assert ring.index_key_versions() == (3, 2, 1)
+
+
 def test_a_ring_prints_no_key() -> None:
     assert repr(RING) == f"Keyring({ACME}, epoch 1)"

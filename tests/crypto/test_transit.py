@@ -13,7 +13,7 @@ import requests
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from crypto.errors import KeyRefused, KeyUnavailable
-from crypto.transit import TransitKeys
+from crypto.transit import KeyVersions, TransitKeys, wrapped_version
 from crypto.vault import DEADLINE_SECONDS
 from local.openbao import AppRole, app_role
 from tests.conftest import Vault
@@ -31,6 +31,13 @@ async def api(vault: Vault) -> AsyncIterator[TransitKeys]:
 @pytest.fixture
 async def provisioner(vault: Vault) -> AsyncIterator[TransitKeys]:
     keys = connect(vault, vault.credentials.provisioner)
+    yield keys
+    await keys.close()
+
+
+@pytest.fixture
+async def rotator(vault: Vault) -> AsyncIterator[TransitKeys]:
+    keys = connect(vault, vault.credentials.rotator)
     yield keys
     await keys.close()
 
@@ -189,6 +196,12 @@ REFUSED = [
     ("rotator", "POST", "keys/{key}/config", {"exportable": True}),
     ("rotator", "POST", "keys/{key}/trim", {"min_available_version": 1}),
     ("rotator", "POST", "keys/coffer-access/rotate", {}),
+    ("rotator", "POST", "keys/coffer-audit/config", {"min_decryption_version": 1}),
+    ("rotator", "POST", "encrypt/{key}", {"plaintext": "AAAA", "context": "AAAA"}),
+    ("rotator", "POST", "datakey/plaintext/{key}", {"context": "AAAA"}),
+    ("rotator", "POST", "sign/coffer-audit", {"input": "AAAA"}),
+    ("rotator", "GET", "export/encryption-key/{key}", None),
+    ("rotator", "DELETE", "keys/{key}", None),
     ("backup", "POST", "decrypt/{key}", {"ciphertext": "{wrapped}", "context": "AAAA"}),
     ("backup", "POST", "datakey/plaintext/{key}", {"context": "AAAA"}),
     ("backup", "GET", "backup/{key}", None),
@@ -226,6 +239,71 @@ async def test_the_rotator_rotates_rewraps_and_raises(
         await api.unwrap(tenant, [(wrapped, b"\0\0\0")])
 
 
+async def test_a_rewrapped_key_is_the_same_key_under_the_newest_version(
+    api: TransitKeys, provisioner: TransitKeys, rotator: TransitKeys, tenant: UUID
+) -> None:
+    wrapped = await provisioner.make_data_key(tenant, b"DEK 1")
+    before = await api.unwrap(tenant, [(wrapped, b"DEK 1")])
+
+    assert await rotator.rotate(tenant) == 2
+    (rewrapped,) = await rotator.rewrap(tenant, [(wrapped, b"DEK 1")])
+
+    assert rewrapped is not None
+    assert (wrapped_version(wrapped), wrapped_version(rewrapped)) == (1, 2)
+    assert await api.unwrap(tenant, [(rewrapped, b"DEK 1"), (wrapped, b"DEK 1")]) == before * 2
+    assert await rotator.versions(tenant) == KeyVersions(latest=2, floor=1)
+
+
+async def test_one_bad_key_in_a_hundred_is_told_and_the_others_are_rewrapped(
+    api: TransitKeys, provisioner: TransitKeys, rotator: TransitKeys, tenant: UUID
+) -> None:
+    wrapped = await provisioner.make_data_key(tenant, b"DEK 1")
+    pairs = [(wrapped, b"DEK 1")] * 130
+    pairs[41] = (wrapped, b"another context")
+    await rotator.rotate(tenant)
+
+    rewrapped = await rotator.rewrap(tenant, pairs)
+
+    assert [place for place, one in enumerate(rewrapped) if one is None] == [41]
+    good = [(one, b"DEK 1") for one in rewrapped if one is not None]
+    assert {wrapped_version(one) for one, _ in good} == {2}
+    assert len(set(await api.unwrap(tenant, good))) == 1
+
+
+async def test_where_every_key_is_bad_each_is_told(
+    provisioner: TransitKeys, rotator: TransitKeys, tenant: UUID
+) -> None:
+    wrapped = await provisioner.make_data_key(tenant, b"DEK 1")
+    assert await rotator.rewrap(tenant, [(wrapped, b"other"), ("vault:v7:AAAA", b"DEK 1")]) == [None, None]
+    with pytest.raises(KeyRefused):
+        await rotator.rewrap(uuid4(), [(wrapped, b"DEK 1")])
+
+
+async def test_below_the_floor_nothing_opens_and_it_is_never_lowered(
+    api: TransitKeys, provisioner: TransitKeys, rotator: TransitKeys, tenant: UUID
+) -> None:
+    wrapped = await provisioner.make_data_key(tenant, b"DEK 1")
+    await rotator.rotate(tenant)
+    (rewrapped,) = await rotator.rewrap(tenant, [(wrapped, b"DEK 1")])
+    assert rewrapped is not None
+    with pytest.raises(KeyRefused):
+        await rotator.raise_floor(tenant, 3)
+
+    for version in (2, 2, 1):
+        await rotator.raise_floor(tenant, version)
+
+    assert await rotator.versions(tenant) == KeyVersions(latest=2, floor=2)
+    assert await api.unwrap(tenant, [(rewrapped, b"DEK 1")])
+    with pytest.raises(KeyRefused):
+        await api.unwrap(tenant, [(wrapped, b"DEK 1")])
+
+
+@pytest.mark.parametrize("wrapped", ["", "vault:v0:AAAA", "vault:v-1:AAAA", "vault:v1", "xvault:v1:AAAA", "vault:vx:"])
+def test_what_is_no_wrapped_key_has_no_version(wrapped: str) -> None:
+    with pytest.raises(KeyRefused):
+        wrapped_version(wrapped)
+
+
 async def test_the_shredder_destroys_a_tenants_key_and_no_signing_key(
     vault: Vault, provisioner: TransitKeys, tenant: UUID
 ) -> None:
@@ -249,6 +327,11 @@ async def test_a_wrong_secret_id_is_refused_without_showing_it(vault: Vault) -> 
 
     assert "wrong-secret" not in repr(refused.value)
     await keys.close()
+
+
+async def test_what_is_too_large_for_it_is_refused_and_not_tried_for_ever(api: TransitKeys) -> None:
+    with pytest.raises(KeyRefused):
+        await api.sign("coffer-access", bytes(25 << 20))
 
 
 async def test_a_token_that_was_taken_away_is_replaced(vault: Vault, api: TransitKeys) -> None:

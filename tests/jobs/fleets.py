@@ -31,6 +31,7 @@ class Process:
     folder: Path
     leads: bool
     address: str | None = None
+    code: str = "import cli; cli.main()"
     starts: int = 0
     kills: int = 0
     is_up: bool = False
@@ -47,7 +48,7 @@ class Process:
 
     async def start(self) -> None:
         self.starts += 1
-        command = (sys.executable, "-c", "import cli; cli.main()", self.command)
+        command = (sys.executable, "-c", self.code, self.command)
         with self.log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *command, env=self.variables, cwd=_ROOT, stdout=log, stderr=log
