@@ -1,4 +1,4 @@
-"""`python -m bench.backups`: what sealing, coding and checking cost by themselves, then a whole backup in folders."""
+"""`python -m bench.backups`: what sealing, coding and checking cost by themselves, then whole backups in folders."""
 
 import argparse
 import asyncio
@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from bench import dumps
 from crypto.chunks import CHUNK_BYTES, Sealing
 from jobs.backups import finding, reading, repairing, verifying, writing
 from jobs.backups.checks import check
@@ -32,12 +33,15 @@ _SIGNER = Ed25519PrivateKey.generate()
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.backups", description=__doc__)
     parser.add_argument("--mb", type=int, default=500, help="of records")
+    parser.add_argument("--rows", type=int, default=100_000, help="customers of the tenant that is backed up; 0: none")
     parser.add_argument("--coding", default="rs:4+2")
     parser.add_argument("--folder", type=Path, help="where the stores lie; a new one in the system's own by default")
     asked = parser.parse_args()
     _parts(Coding.parse(asked.coding))
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         asyncio.run(_whole(Path(folder), Coding.parse(asked.coding), asked.mb))
+    if asked.rows:
+        asyncio.run(dumps.compare(asked.folder, asked.rows))
     print(f"most memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024:11} MB")
 
 

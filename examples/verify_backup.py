@@ -67,7 +67,8 @@ def proven(raw: bytes, keys: list[bytes], tenant: str | None) -> dict[str, Any]:
     try:
         said, signed = json.loads(lines[0]), json.loads(lines[1])
         signature, version = b64decode(signed["signature"], validate=True), int(signed["keyVersion"])
-        message = joined(b"coffer.backup.manifest.v1", UUID(said["tenant"]).bytes, UUID(said["backup"]).bytes, lines[0])
+        whose = UUID(said["tenant"]).bytes, UUID(said["backup"]).bytes
+        message = joined(b"coffer.backup.manifest.v1", *whose, hashlib.sha256(lines[0]).digest())
     except (ValueError, LookupError, TypeError) as error:
         raise Refused("not a manifest") from error
     if not 1 <= version <= len(keys):

@@ -53,7 +53,7 @@ class Metrics:
         self._job_seconds = self._histogram("job_seconds", "From lease to settlement.", _LONG, "kind", "outcome")
         self._jobs = self.gauge("jobs", "Jobs that have not ended, and parked ones.", "kind", "state")
         self._readings: dict[str, _Reading] = {}
-        self._probes: list[Probe] = []
+        self._probes: dict[str, Probe] = {}
         self._is_whole = self.gauge("probes_up", "0: what was asked of the database is from an earlier scrape.")
         self._asked_at = -KEPT
         self._turn = asyncio.Lock()
@@ -110,7 +110,53 @@ class Metrics:
             for (kind, state), number in counts.items():
                 self._jobs.labels(self._kinds.of(kind), state).set(number)
 
-        self._probes = [probe]  # a worker beside the API would count the same jobs
+        self._probes["jobs"] = probe  # a worker beside the API would count the same jobs
+
+    def watch_backups(self, ask: Callable[[], Awaitable[tuple[float, Mapping[str, int]]]] | None) -> None:
+        """`ask` asks the database for the age of the backup that is most overdue, and for counts by state."""
+        if ask is None:
+            return
+        age = self.gauge("backup_age_seconds", "Since the last verified backup, of the tenant that waits longest.")
+        backups = self.gauge(
+            "backups", "Backups that lie on stores, by state; DAMAGED ones are counted twice.", "state"
+        )
+
+        async def probe() -> None:
+            seconds, counts = await ask()
+            age.set(seconds)
+            backups.clear()
+            for state, number in counts.items():
+                backups.labels(state).set(number)
+
+        self._probes["backups"] = probe
+
+    def watch_drills(self, ask: Callable[[], Awaitable[tuple[float, Mapping[str, int]]]] | None) -> None:
+        """As `watch_backups`, of restores on trial; counts by how the last one of each backup ended."""
+        if ask is None:
+            return
+        age = self.gauge("drill_age_seconds", "Since the last good drill, of the tenant that waits longest.")
+        drills = self.gauge("drilled_backups", "Backups that were restored on trial, by how that ended.", "outcome")
+
+        async def probe() -> None:
+            seconds, counts = await ask()
+            age.set(seconds)
+            drills.clear()
+            for outcome, number in counts.items():
+                drills.labels(self._codes.of(outcome)).set(number)
+
+        self._probes["drills"] = probe
+
+    def watch_stores(self, asks: Sequence[Callable[[], Awaitable[bool]]]) -> None:
+        """Each asks one store of backups, in the order of the settings, whether it answers."""
+        if not asks:
+            return
+        up = self.gauge("backup_store_up", "0: this store, counted from 0 as in the settings, is away.", "store")
+
+        async def probe() -> None:
+            for number, is_up in enumerate(await asyncio.gather(*(ask() for ask in asks))):
+                up.labels(str(number)).set(is_up)
+
+        self._probes["stores"] = probe
 
     async def scrape(self) -> bytes:
         async with self._turn:
@@ -122,7 +168,7 @@ class Metrics:
     async def _ask(self) -> bool:
         try:
             async with asyncio.timeout(_PATIENCE):
-                for probe in self._probes:
+                for probe in self._probes.values():
                     await probe()
         except Exception as error:  # an edge: whatever is away, the rest is shown
             _log.warning("probe failed", error=getattr(error, "code", type(error).__name__))

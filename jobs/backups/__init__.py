@@ -56,8 +56,8 @@ object of canonical JSON (RFC 8785, ASCII)::
     places             per shard, the URL of its store
     tables             rows by table
 
-The signature is Ed25519 of ``join("coffer.backup.manifest.v1", tenant, backup, statement)``, in base64 beside the
-version of its key. The identity is SHA-256, in hex, of the statement without ``generation`` and ``places``.
+The signature is Ed25519 of ``join("coffer.backup.manifest.v1", tenant, backup, SHA-256 of the statement)``, in base64
+beside the version of its key. The identity is SHA-256, in hex, of the statement without ``generation`` and ``places``.
 
 No key in any form and no token is in a backup, and no hash of what it holds in clear: the same data look different each
 time. What is seen without keys: ids, times, counts and lengths.

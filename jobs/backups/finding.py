@@ -34,24 +34,21 @@ async def find(stores: Sequence[Store], public_keys: Mapping[int, bytes], expect
     """
     if expected.backup is None:
         raise ValueError("which backup is to be found?")
+    within = folder(expected.tenant, expected.backup)
     proven: dict[str, tuple[Manifest, bytes]] = {}
     refused: dict[str, Refusal] = {}
     missing, away = [], []
     for store in stores:
         try:
-            files = await _files(store, expected.tenant, expected.backup)
+            newest = await _newest(store, within, public_keys, expected)
+        except ManifestRefused as error:
+            refused[store.url] = error.why
+        except BackupUnknown:
+            missing.append(store.url)
         except StoreAway:
             away.append(store.url)
-            continue
-        for raw in files:
-            try:
-                proven[store.url] = read(raw, public_keys, expected), raw
-                refused.pop(store.url, None)
-                break
-            except ManifestRefused as error:
-                refused.setdefault(store.url, error.why)
-        if not files:
-            missing.append(store.url)
+        else:
+            proven[store.url] = newest
     if not proven:
         raise _nothing(refused, away, stores)
     manifest, raw = max(proven.values(), key=lambda each: (each[0].generation, each[1]))
@@ -65,11 +62,22 @@ def _nothing(refused: Mapping[str, Refusal], away: Sequence[str], stores: Sequen
     return StoreAway() if away or not stores else BackupUnknown()
 
 
-async def _files(store: Store, tenant: UUID, backup: UUID) -> list[bytes]:
-    """The newest generation first."""
-    sizes = await store.sizes(folder(tenant, backup))
-    names = sorted((name for name in sizes if _MANIFEST.fullmatch(name)), reverse=True)
-    return [await store.get(name, 0, min(sizes[name], _MOST)) or b"" for name in names]
+async def _newest(
+    store: Store, within: str, public_keys: Mapping[int, bytes], expected: Expected
+) -> tuple[Manifest, bytes]:
+    """The newest proven one in that folder of the store, and its file; with one file in memory, whatever the store has.
+
+    Raises `ManifestRefused`, what is wrong with the newest, where only others are there; `BackupUnknown`, `StoreAway`.
+    """
+    sizes = await store.sizes(within)
+    refused: ManifestRefused | None = None
+    for name in sorted((name for name in sizes if _MANIFEST.fullmatch(name)), reverse=True):
+        raw = await store.get(name, 0, min(sizes[name], _MOST)) or b""
+        try:
+            return read(raw, public_keys, expected), raw
+        except ManifestRefused as error:
+            refused = refused or error
+    raise refused or BackupUnknown()
 
 
 async def publish(stores: Sequence[Store], manifest: Manifest, raw: bytes) -> None:

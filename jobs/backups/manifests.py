@@ -1,9 +1,9 @@
 """The signed statement of what a backup holds and where; without it, shards are bytes that mean nothing.
 
 A file of two lines, each ended by a newline: the statement, and ``{"keyVersion":1,"signature":"<base64>"}``. The
-signature is Ed25519 (RFC 8032) of ``join("coffer.backup.manifest.v1", tenant 16, backup 16, statement)``. Statement and
-identity are canonical JSON (RFC 8785): keys sorted, no spaces; all text is ASCII and every number a whole one below
-2^53, so any JSON library that sorts keys makes the same bytes.
+signature is Ed25519 (RFC 8032) of ``join("coffer.backup.manifest.v1", tenant 16, backup 16, digest)``, the digest being
+SHA-256 of the statement. Statement and identity are canonical JSON (RFC 8785): keys sorted, no spaces; all text is
+ASCII and every number a whole one below 2^53, so any JSON library that sorts keys makes the same bytes.
 
 The *identity* is SHA-256 of the statement without ``generation`` and ``places``, in hex: what a repair may change is
 not part of it. `previous` is the identity of the tenant's backup before this one, so a backup can't be left out, put
@@ -31,6 +31,7 @@ from jobs.backups.checks import CHECK_BYTES
 from jobs.backups.codings import Coding
 from jobs.backups.errors import ManifestRefused, Refusal
 from jobs.backups.shapes import Layout, Shape
+from jobs.backups.threads import in_thread
 
 SIGNER = "coffer-backup"  # the Transit key
 FORMAT = "coffer.backup.v1"
@@ -38,6 +39,8 @@ _DOMAIN = b"coffer.backup.manifest.v1"
 _MOST = 1 << 53
 _IDENTITY = re.compile(r"[0-9a-f]{64}")
 _KIND = re.compile(r"[A-Z][A-Z0-9_]{0,39}")
+_ID = rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_WHOSE = re.compile(rb'\{"backup":"(?P<backup>%s)",.*"tenant":"(?P<tenant>%s)"\}' % (_ID, _ID), re.DOTALL)
 
 Sign = Callable[[bytes], Awaitable[tuple[int, bytes]]]
 
@@ -79,8 +82,8 @@ class Manifest:
 
     async def signed(self, sign: Sign) -> bytes:
         """The file. `sign` answers with the version of its key and 64 bytes, as `TransitKeys.sign` does."""
-        statement = _canonical(self._said())
-        version, signature = await sign(self._signed_bytes(statement))
+        statement, message = await in_thread(self._drawn_up)
+        version, signature = await sign(message)
         return (
             statement + b"\n" + _canonical({"keyVersion": version, "signature": b64encode(signature).decode()}) + b"\n"
         )
@@ -89,8 +92,9 @@ class Manifest:
         """The next generation, with its shards elsewhere."""
         return replace(self, places=places, generation=self.generation + 1)
 
-    def _signed_bytes(self, statement: bytes) -> bytes:
-        return join(_DOMAIN, self.about.tenant.bytes, self.about.backup.bytes, statement)
+    def _drawn_up(self) -> tuple[bytes, bytes]:
+        statement = _canonical(self._said())
+        return statement, _signed_bytes(self.about.tenant, self.about.backup, statement)
 
     def _said(self) -> dict[str, Any]:
         about, layout = self.about, self.layout
@@ -135,12 +139,8 @@ def read(raw: bytes, public_keys: Mapping[int, bytes], expected: Expected) -> Ma
     `public_keys` are 32 bytes each, by version, as `TransitKeys.public_keys` gives them.
     """
     statement, version, signature = _lines(raw)
+    _require_signed(statement, version, signature, public_keys)
     manifest = _parsed(statement)
-    key = public_keys.get(version)
-    if key is None:
-        raise ManifestRefused(Refusal.UNKNOWN_KEY)
-    if not chain.is_signed(key, signature, manifest._signed_bytes(statement)):
-        raise ManifestRefused(Refusal.EDITED)
     _require(manifest, expected)
     return manifest
 
@@ -154,6 +154,19 @@ def require_order(manifests: Sequence[Manifest]) -> None:
         step = after.about.number - before.about.number
         if step < 1 or (step == 1 and after.about.previous != before.identity):
             raise ManifestRefused(Refusal.REORDERED)
+
+
+def _require_signed(statement: bytes, version: int, signature: bytes, public_keys: Mapping[int, bytes]) -> None:
+    """Before it is parsed: what nobody has signed may be made to become very large."""
+    whose = _WHOSE.fullmatch(statement)
+    if whose is None:
+        raise ManifestRefused(Refusal.TRUNCATED)
+    key = public_keys.get(version)
+    if key is None:
+        raise ManifestRefused(Refusal.UNKNOWN_KEY)
+    tenant, backup = (UUID(whose[name].decode()) for name in ("tenant", "backup"))
+    if not chain.is_signed(key, signature, _signed_bytes(tenant, backup, statement)):
+        raise ManifestRefused(Refusal.EDITED)
 
 
 def _require(manifest: Manifest, expected: Expected) -> None:
@@ -180,7 +193,7 @@ def _lines(raw: bytes) -> tuple[bytes, int, bytes]:
 
 
 def _parsed(statement: bytes) -> Manifest:
-    """One that could be signed; another is refused as EDITED, and what is not even JSON as TRUNCATED."""
+    """One that is signed and could be; another is refused as EDITED, and what is not even JSON as TRUNCATED."""
     try:
         said = orjson.loads(statement)
     except ValueError:
@@ -237,6 +250,10 @@ def _is_sound(manifest: Manifest) -> bool:
         and (about.previous is None or _IDENTITY.fullmatch(about.previous) is not None)
         and _KIND.fullmatch(about.kind) is not None
     )
+
+
+def _signed_bytes(tenant: UUID, backup: UUID, statement: bytes) -> bytes:
+    return join(_DOMAIN, tenant.bytes, backup.bytes, hashlib.sha256(statement).digest())
 
 
 def _canonical(said: Mapping[str, Any]) -> bytes:

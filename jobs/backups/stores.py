@@ -9,6 +9,7 @@ completed at its end. What a killed upload leaves is invisible, but paid for: gi
 incomplete uploads after some days.
 """
 
+import asyncio
 import errno
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -17,6 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+from uuid import UUID
 
 import obstore
 from obstore.exceptions import BaseError
@@ -32,6 +34,7 @@ _CLIENT: dict[str, Any] = {
     "client_options": {"connect_timeout": "5s", "timeout": "60s"},
     "retry_config": {"max_retries": 3, "retry_timeout": timedelta(seconds=60)},
 }
+_SOON = 1.0  # seconds, for who asks only whether it is there
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FULL = (" 507 ", "InsufficientStorage", "StorageFull", "QuotaExceeded")  # how S3-compatible stores say it
 
@@ -90,6 +93,15 @@ class Store:
     async def sizes(self, folder: str) -> dict[str, int]:
         """The bytes of each object in the folder and those below it, by name."""
         return {name: size for name, size in (await self._listed(folder)).items() if not name.endswith(PART)}
+
+    async def answers(self) -> bool:
+        """Whether it does, and soon."""
+        try:
+            async with asyncio.timeout(_SOON):
+                await self.sizes(str(UUID(int=0)))  # a tenant that nobody is
+        except (StoreAway, StoreFull, TimeoutError):
+            return False
+        return True
 
     async def delete(self, name: str) -> None:
         """Also when it is gone already."""

@@ -14,6 +14,7 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 README = (ROOT / "README.md").read_text()
 STEPS = README.partition("## Run it in production")[2].partition("\n## ")[0]
 OURS = ("api", "worker", "migrate")
+_ROLES = ("API", "PROVISIONER", "ROTATOR", "BACKUP")
 ONCE = ("migrate",)  # ends by itself, so nothing asks for its health
 
 
@@ -37,7 +38,7 @@ def started(service: str) -> str:
 @pytest.mark.parametrize("service", OURS)
 def test_settings_know_every_variable(service: str) -> None:
     known = (ROOT / "settings.py").read_text()
-    roles = {f"COFFER_VAULT_{role}_{part}" for role in ("API", "PROVISIONER") for part in ("ROLE_ID", "SECRET_ID")}
+    roles = {f"COFFER_VAULT_{role}_{part}" for role in _ROLES for part in ("ROLE_ID", "SECRET_ID")}
     named = {name.removesuffix("_FILE") for name in variables(service) if name.startswith("COFFER_")}
     unread = {name for name in named - roles if f'"{name}"' not in known}
     files = {name for name in variables(service) if f'"{name}"' in known and name.endswith("_CA_FILE")}
@@ -54,9 +55,9 @@ def test_every_secret_is_made_by_the_script_or_by_a_step_of_readme(secrets: Path
     made = {path.name for path in secrets.iterdir()}
     needed = {Path(secret["file"]).name for secret in COMPOSE["secrets"].values()}
     needed |= {Path(file).name for service in SERVICES.values() for file in [service.get("env_file")] if file}
-    told = {f"vault_{role}_{part}" for role in ("api", "provisioner") for part in ("role_id", "secret_id")}
+    told = {f"vault_{role}_{part}" for role in map(str.lower, _ROLES) for part in ("role_id", "secret_id")}
     assert needed - made == told
-    assert "for role in api provisioner" in STEPS
+    assert "for role in api provisioner rotator backup" in STEPS
     assert all(f"secrets/vault_${{role}}_{part}" in STEPS for part in ("role_id", "secret_id"))
 
 

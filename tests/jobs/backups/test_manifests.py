@@ -1,8 +1,10 @@
 """A manifest says what was signed, or it is refused with the reason."""
 
+import tracemalloc
 from base64 import b64encode
 from dataclasses import replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 
 import orjson
@@ -37,7 +39,7 @@ def why(raw: bytes, expected: Expected = EXPECTED) -> Refusal:
 def signed_as(said: dict[str, Any]) -> bytes:
     """By one who holds the key and obeys no format."""
     statement = orjson.dumps(said, option=orjson.OPT_SORT_KEYS)
-    message = join(b"coffer.backup.manifest.v1", TENANT.bytes, BACKUP.bytes, statement)
+    message = join(b"coffer.backup.manifest.v1", TENANT.bytes, BACKUP.bytes, sha256(statement).digest())
     signature = b64encode(SIGNER.sign(message)).decode()
     return statement + b"\n" + orjson.dumps({"keyVersion": 3, "signature": signature}) + b"\n"
 
@@ -87,6 +89,22 @@ async def test_one_signed_by_another_key_is_refused(manifest: Manifest) -> None:
 
     assert why(await by_stranger(4)) is Refusal.UNKNOWN_KEY
     assert why(await by_stranger(3)) is Refusal.EDITED
+
+
+def test_one_that_nobody_signed_is_not_parsed() -> None:
+    """8 MiB of it would become some hundred."""
+    many = b"{}," * (8 << 20 >> 2)
+    said = b'{"backup":"%s","bytes":[%s{}],"tenant":"%s"}' % (str(BACKUP).encode(), many, str(TENANT).encode())
+    signature = b64encode(bytes(64))
+    tracemalloc.start()
+    try:
+        found = why(said + b'\n{"keyVersion":3,"signature":"%s"}\n' % signature)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert found is Refusal.EDITED
+    assert most < 64 << 20
 
 
 async def test_one_of_another_tenant_or_backup_is_refused(manifest: Manifest) -> None:

@@ -14,6 +14,7 @@ import pytest
 from jobs.backups import finding
 from jobs.backups.errors import StoreAway, StoreFull
 from jobs.backups.stores import Store
+from telemetry.metrics import Metrics
 from tests.deploy.conftest import secrets
 from tests.deploy.test_store import client, store_variables, variables
 from tests.jobs.backups.yards import BACKUP, TENANT, Yard, some_records
@@ -225,3 +226,13 @@ async def test_a_disk_that_fills_up_during_a_repair_harms_nothing(yard: Yard, sm
 
     assert 0 < repaired.rewritten < manifest.layout.segments  # those from before the disk was full were kept
     assert await yard.faults(repaired.manifest) == []
+
+
+async def test_who_asks_whether_a_store_is_there_is_told(tmp_path: Path) -> None:
+    metrics = Metrics()
+    stores = [Store(f"file://{tmp_path}"), Store(f"file://{tmp_path / 'away'}"), Store("s3://nowhere")]
+    metrics.watch_stores([store.answers for store in stores])
+    shown = (await metrics.scrape()).decode()
+
+    wanted = [f'coffer_backup_store_up{{store="{number}"}} {is_up}' for number, is_up in enumerate((1.0, 0.0, 0.0))]
+    assert [line for line in shown.splitlines() if line.startswith("coffer_backup_store_up{")] == wanted
