@@ -1,0 +1,77 @@
+"""`coffer backups restore` and `drill`: data back, a new tenant made of a backup, and the proof it would go."""
+
+import sys
+from typing import Annotated
+from uuid import UUID
+
+import typer
+
+from api.app import Api
+from cli.backups import Id, Slug, Wait, _backup, _do, _newest
+from cli.commands import with_api
+from cli.doctor import provisioner_keys
+from domain import restores
+from domain.restores import Restore
+from tenants import tenants
+from tenants.jobs import JobId
+from tenants.provisioning import Provisioning
+from tenants.tenants import Tenant
+from tenants.unit import Unit
+from tenants.viewers import TenantId
+
+Named = Annotated[UUID, typer.Argument(help="As `coffer backups list` prints it.", metavar="BACKUP", parser=_backup)]
+
+
+def restore(
+    slug: Slug,
+    backup: Named,
+    now: Annotated[bool, typer.Option("--now", help="Do it; else only tell what would change.")] = False,
+    without_safety: Annotated[
+        bool, typer.Option("--without-safety", help="Make no backup of what is replaced: there is no way back.")
+    ] = False,
+    into: Annotated[
+        str | None, typer.Option(help="The slug of a new tenant, made of the backup; the old one stays as it is.")
+    ] = None,
+    wait: Wait = True,
+) -> None:
+    """Replace a tenant's data by a backup's, or make a new tenant of it with --into."""
+    if into is not None:
+        told = with_api(lambda api: _move(api, slug, backup, into))
+        typer.echo(" ".join([f"{into} is made.", *(f"{name}={count}" for name, count in told.items())]))
+        return
+
+    async def start(unit: Unit) -> JobId:
+        return await restores.start(unit, Restore(backup, dry_run=not now, without_safety=without_safety))
+
+    _do(slug, start, wait)
+
+
+def drill(slug: Slug, backup: Id = None, wait: Wait = True) -> None:
+    """Restore a backup on trial, into nothing. Exits with 1 if it could not be restored."""
+
+    async def start(unit: Unit) -> JobId:
+        return await restores.start_drill(unit, backup or await _newest(unit))
+
+    _do(slug, start, wait)
+
+
+async def _move(api: Api, slug: str, backup: UUID, into: str) -> dict[str, int]:
+    """Repeating it finishes what was cut off: all rows come in one transaction."""
+    from jobs.restoring.moving import move, reading_depot
+
+    old = await tenants.get(api.platform, slug)
+    new = await _made(api, old, into)
+    stores = api.settings.backup_stores
+    if not stores:
+        typer.echo("COFFER_BACKUP_STORES is missing; see README, Settings.", err=True)
+        sys.exit(2)
+    depot = reading_depot(api.units, api.keys, api.database, stores)
+    return (await move(depot, api.units, old.id, backup, TenantId(new.id))).said
+
+
+async def _made(api: Api, old: Tenant, into: str) -> Tenant:
+    async with api.units.enter(old.id, None, write=False) as unit:
+        region, language = unit.tenant.default_region, unit.tenant.default_language
+    async with provisioner_keys(api.settings) as maker:
+        doing = Provisioning(api.platform, api.database, maker, api.keys)
+        return await doing.provision(into, old.name, region=region, language=language)
