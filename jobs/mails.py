@@ -5,7 +5,11 @@ from mail import Letter, MailUnavailable, Post, letters
 from tenants import mails
 from tenants.mails import Draft, SendMail, Template
 
-_TEXTS = {Template.PASSWORD_RESET: letters.password_reset, Template.INVITATION: letters.invitation}
+_TEXTS = {
+    Template.PASSWORD_RESET: letters.password_reset,
+    Template.INVITATION: letters.invitation,
+    Template.WEBHOOK_DISABLED: letters.webhook_disabled,
+}
 
 
 def send_by(post: Post | None, portal: str) -> Handler:

@@ -31,6 +31,20 @@ If you did not expect this, do nothing.
     )
 
 
+def webhook_disabled(to: str, tenant: str, portal: str, _token: str) -> Letter:
+    return Letter(
+        to,
+        f"{_one_line(tenant)}: a webhook was disabled",
+        f"""{tenant} sends events to a webhook endpoint that takes none any more, so it was disabled.
+
+See which one, why, and what was not delivered:
+{portal}/webhooks
+
+When the receiver is well again, enable the endpoint and replay what it missed.
+""",
+    )
+
+
 def sign_up(to: str, slug: str, portal: str, token: str) -> Letter:
     """Tells the slug alone, which is letters and digits: whoever asked for this may have put a text into the name."""
     return Letter(

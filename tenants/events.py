@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from sqlalchemy import BigInteger, Index, SmallInteger, Text, Uuid, select, text
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from tenants.unit import Unit
 
 KEPT = timedelta(days=30)
-_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
 _kinds: dict[str, "EventKind"] = {}
 KINDS: Mapping[str, "EventKind"] = MappingProxyType(_kinds)
 
@@ -43,30 +42,6 @@ class EventKind:
             raise TypeError(f"the event {self.name} is declared twice")
         _kinds[self.name] = self
 
-    def schema(self) -> dict[str, Any]:
-        """JSON Schema (2020-12) of the thin payload."""
-        text_, names = {"type": "string"}, {"enum": sorted(self.fields)}
-        properties: dict[str, Any] = {
-            "id": {**text_, "format": "uuid"},
-            "type": {"const": self.name},
-            "version": {"const": self.version},
-            "at": {**text_, "format": "date-time"},
-            "subject": {
-                "type": "object",
-                "properties": {"type": {"const": self.subject}, "id": text_},
-                "required": ["type", "id"],
-            },
-            "fields": {"type": "array", "items": names if self.fields else text_, "uniqueItems": True},
-        }
-        return {
-            "$schema": _SCHEMA,
-            "title": self.name,
-            "description": self.meaning,
-            "type": "object",
-            "properties": properties,
-            "required": list(properties),
-        }
-
 
 class Event(TenantOwned, backup=Backup.NEVER, rights="SELECT INSERT DELETE", fleet="tenant_id id xid"):
     """`xid` is the transaction that wrote it: what ended before the oldest one still running is complete."""
@@ -77,6 +52,7 @@ class Event(TenantOwned, backup=Backup.NEVER, rights="SELECT INSERT DELETE", fle
             "ix_events_feed", "xid", "id", info={"fleet": "one reader per process follows the events of all tenants"}
         ),
         Index("ix_events_at", "tenant_id", "at"),
+        Index("ix_events_relay", "tenant_id", "xid", "id"),
     )
 
     id: Mapped[UUID] = clear("made at random", primary_key=True)
@@ -96,18 +72,6 @@ async def find(unit: "Unit", event: UUID) -> Event | None:
     """None for another tenant's, or one that was forgotten by now."""
     found = await unit.scalars(select(Event).where(Event.tenant_id == unit.tenant.id, Event.id == event))
     return next(iter(found), None)
-
-
-def payload(kind: EventKind, event: Event) -> dict[str, Any]:
-    """The thin payload, as `kind.schema()` describes it: ids and names."""
-    return {
-        "id": str(event.id),
-        "type": kind.name,
-        "version": event.version,
-        "at": event.at.isoformat().replace("+00:00", "Z"),
-        "subject": {"type": kind.subject, "id": str(event.subject)},
-        "fields": list(event.fields),
-    }
 
 
 def checked(kind: EventKind, fields: Iterable[str]) -> list[str]:

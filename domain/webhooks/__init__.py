@@ -1,0 +1,1 @@
+"""Webhooks: who gets which event, what is sent of it, where to, and what became of it."""

@@ -1,0 +1,1 @@
+"""Events reach integrations: signatures, rendering, delivery."""
