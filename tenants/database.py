@@ -23,7 +23,8 @@ _READS: dict[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_read
 _CONFLICT = "40"  # deadlock or serialisation failure: the transaction that lost may be repeated
 _NO_LOCK = "55P03"  # a lock was not free in time: as good as a conflict
 _LOST = "8s2b"  # SQLAlchemy's: the connection broke earlier in this transaction
-_AWAY = ("08", "57P0", "53")  # connection lost, server shutting down, out of connections
+_AWAY = ("08", "57P0", "53")  # connection lost, server shutting down, out of connections or of space
+_NO_WRITES = "25006"  # a standby, or a server that a provider closed for writes because its disk is full
 
 
 class Database:
@@ -51,7 +52,7 @@ class Database:
         """
         with ExitStack() as last:  # outside of the transaction, so that the stop lasts until it has ended
             async with (
-                translated(),
+                translated(writes=write),
                 AsyncSession(self._engine if write else self._reads, expire_on_commit=False) as session,
                 session.begin(),
             ):
@@ -60,13 +61,13 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:
-        async with translated(), self._engine.begin() as connection:
+        async with translated(writes=True), self._engine.begin() as connection:
             yield connection
 
     @asynccontextmanager
     async def statements(self) -> AsyncIterator[AsyncConnection]:
         """Each statement is a transaction of its own: one round trip, where a block would need three."""
-        async with translated(), self._statements.connect() as connection:
+        async with translated(writes=True), self._statements.connect() as connection:
             yield connection
 
     @asynccontextmanager
@@ -99,7 +100,8 @@ def _refuse_closed(connection: Any, _record: object, _proxy: object) -> None:
 
 
 @asynccontextmanager
-async def translated() -> AsyncIterator[None]:
+async def translated(*, writes: bool = False) -> AsyncIterator[None]:
+    """Who `writes` and is refused meets a server that takes no writes just now; anybody else has a bug."""
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeout, OSError) as error:
@@ -110,7 +112,7 @@ async def translated() -> AsyncIterator[None]:
         raise DatabaseUnavailable from error
     except DBAPIError as error:
         state = str(getattr(error.orig, "sqlstate", "") or "")
-        if state.startswith(_AWAY):
+        if error.connection_invalidated or state.startswith(_AWAY) or (writes and state == _NO_WRITES):
             raise DatabaseUnavailable from error
         if state.startswith(_CONFLICT) or state == _NO_LOCK:
             raise Conflict from error

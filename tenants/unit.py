@@ -214,8 +214,9 @@ class Unit:
         total: int | None = None,
         due_at: datetime | None = None,
         job: JobId | None = None,
+        by_house: bool = False,
     ) -> JobId:
-        """Write a job that runs once this unit has committed, under the rights its viewer has by then.
+        """Write a job that runs once this unit has committed, under the rights its viewer has by then, or `by_house`.
 
         With `once` at most one such job is open: the id of the one that is, is returned. So is `job` where that very
         job was enqueued before; raises `JobRefused` where it is another kind's.
@@ -230,7 +231,7 @@ class Unit:
             "once": once,
             "total": total,
             "due_at": due_at or self.now,
-            "principal": self.viewer.principal,
+            "principal": None if by_house else self.viewer.principal,
             "request_id": self.origin.request_id,
             "trace": self.origin.trace,
             "created_at": self.now,

@@ -1,6 +1,6 @@
 """Opens units: finds the tenant's keyring, enters its transaction as whoever asks, and ends it."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -36,13 +36,17 @@ class Units:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         ring: Callable[[TenantId, JobId], None] = lambda _tenant, _job: None,
         budgets: "Budgets | None" = None,
+        admits: Collection[str] = ("ACTIVE",),
     ) -> None:
-        """Without `budgets` no viewer is ever capped: for units that show nobody anything."""
+        """Without `budgets` no viewer is ever capped: for units that show nobody anything.
+
+        `admits` are the states of tenants that may be entered.
+        """
         self.budgets = budgets
         self._database = database
         self._keys = keys
         self._cache = cache
-        self._entrance = Entrance()
+        self._entrance = Entrance(admits)
         self._now = now
         self._ring = ring
 
