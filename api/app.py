@@ -151,6 +151,8 @@ class Api:
             live_keys=self.live_keys,
             feed=self.feed,
             audit_chain=self.audit_chain,
+            check_address=self.egress.check,
+            keeps_backups=bool(settings.backup_stores),
         )
         is_open = settings.mode is Mode.DEVELOPMENT
         documents = Documents(schema, Limits(passwords=PASSWORDS), apart=APART)

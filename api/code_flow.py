@@ -151,7 +151,7 @@ class CodeFlow:
         metadata = await self._providers.metadata(chosen.issuer)
         whose = bytes.fromhex(self._hashed(address and (address, 0)))
         flow = FlowSecret(verifier=_fresh(), nonce=_fresh(), redirect_uri=redirect_uri)
-        async with self._units.enter(tenant, None, write=True) as unit:
+        async with self._units.enter(tenant, None, write=True, thaws=True) as unit:
             begun = await sign_on_requests.begin(unit, chosen, flow, address=whose, link_to=link_to, is_fresh=is_fresh)
         state = _text(tenant.bytes + begun.state)
         url = codes.authorization_url(metadata, chosen, flow, state, is_fresh=is_fresh)
@@ -181,7 +181,7 @@ class CodeFlow:
 
     async def _take(self, tenant: TenantId, state: bytes, handle: str) -> _Way:
         """What was kept is gone from here on: one return is all there is, whatever comes of it."""
-        async with self._units.enter(tenant, None, write=True) as unit:
+        async with self._units.enter(tenant, None, write=True, thaws=True) as unit:
             taken = await sign_on_requests.take(unit, state, _raw(handle, _SECRET_BYTES))
             if taken is None:
                 raise SignOnRefused("state")
@@ -230,7 +230,7 @@ class CodeFlow:
     async def _enter(self, tenant: TenantId, link_to: Credential | None, origin: Origin) -> AsyncIterator[Unit]:
         """As the house; for a link as who asked for it, whose session and proof must last until it is made."""
         if link_to is None:
-            async with self._units.enter(tenant, None, write=True, origin=origin) as unit:
+            async with self._units.enter(tenant, None, write=True, thaws=True, origin=origin) as unit:
                 yield unit
             return
         entering = self._units.enter(tenant, link_to.principal, write=True, origin=origin, under=link_to.session)

@@ -47,6 +47,9 @@ described(
     CUSTOMERS_HAND_OVER="Say which member looks after a customer.",
     CUSTOMERS_IMPORT="Make customers of the rows of a file.",
     CUSTOMERS_REVEAL="See one masked value of a customer whole, limited and on record.",
+    CUSTOMERS_ERASE="Erase customers for ever.",
+    CUSTOMERS_HOLD="Keep customers from being erased, and let them go again.",
+    CUSTOMERS_EXPORT="Get all that is kept about one customer, where one sees each field of it in plain; on record.",
     TAGS_MANAGE="Make tags.",
     MEMBERS_READ="List members, their roles, the tenant's own roles and teams.",
     MEMBERS_MANAGE="Invite, disable and enable members, give them roles, end their sessions, and change teams.",
@@ -54,9 +57,10 @@ described(
     API_KEYS_MANAGE="Make, list, rotate and revoke API keys.",
     SIGN_ON_MANAGE="Set and remove the OpenID providers that vouch for members.",
     TENANT_MANAGE="Change the tenant's settings, and see what it uses.",
-    KEYS_MANAGE="Rotate the tenant's keys; no field asks for it yet.",
-    BACKUPS_MANAGE="Back up and restore the tenant; no field asks for it yet.",
-    WEBHOOKS_MANAGE="Set where events are sent; no field asks for it yet.",
+    TENANT_CLOSE="Ask for the end of the tenant, approve it, and call it off.",
+    KEYS_MANAGE="See the tenant's keys, what is sealed under which, and turn them over.",
+    BACKUPS_MANAGE="Back up and restore the tenant, and say how long backups are kept.",
+    WEBHOOKS_MANAGE="Say where events are sent and under which roles, and see what was delivered.",
     AUDIT_READ="Read the audit log, and verify its chain.",
     ANALYTICS_READ="Read sums over customers; no field asks for it yet.",
     JOBS_READ="See all jobs of the tenant, and its schedules.",
@@ -67,7 +71,7 @@ described(
     "A built-in role; roles add up. `builtInRoles` tells what each grants.",
     OWNER="Everything; the last active one stays.",
     ADMIN="Governs: members, roles, keys, settings, jobs; sees personal values in part, and writes no customer.",
-    MANAGER="Leads: sees and writes most in plain, imports, and hands over customers.",
+    MANAGER="Leads: sees and writes most in plain, imports, hands over and erases customers.",
     AGENT="Works with customers: names in plain, contact in part; writes names, contact, stage and notes.",
     ANALYST="Sees city, country and year of birth, and nobody's name.",
     AUDITOR="Reads the audit log, members and jobs; sees personal values in part, and writes nothing.",
@@ -125,7 +129,7 @@ class Public:
 @strawberry.schema_directive(
     locations=[Location.FIELD_DEFINITION],
     name="revealed",
-    description="One personal value whole: for whoever sees its mask and has this permission, limited and on record.",
+    description="Personal values whole, by a decision of their own beside this permission; limited and on record.",
 )
 class Revealed:
     permission: Permission
@@ -181,7 +185,9 @@ def personal(column: str, field: PersonalField, attribute: str = "", mask: Mask 
 
 
 def revealed(permission: Permission, **options: Any) -> Any:
-    """A leaf that the guard opens for one answer; see `domain.reveals`, which decides and records first."""
+    """A leaf that the guard opens for one answer; see `domain.reveals` and `domain.access_requests`, which decide and
+    record first.
+    """
     return strawberry.field(directives=[Revealed(permission=permission)], **options)
 
 

@@ -88,7 +88,7 @@ def _guarded(field: GraphQLField, *, is_mutation: bool) -> Resolve:
     if isinstance(rule, Personal):
         return _personal(rule, definition.metadata)
     if isinstance(rule, Revealed):
-        return _revealed(rule.permission)
+        return _revealed(rule.permission, definition.python_name)
     check = check_of(field)
     if definition.is_basic_field:
         resolve = _attribute(definition.python_name)
@@ -131,13 +131,15 @@ def _personal(rule: Personal, metadata: Mapping[str, Any]) -> Resolve:
     return guarded
 
 
-def _revealed(permission: Permission) -> Resolve:
-    """What `domain.reveals` decided for this row; no level is given to the viewer, and nothing else of it opened."""
+def _revealed(permission: Permission, name: str) -> Resolve:
+    """What `domain.reveals` or `domain.access_requests` decided to let out, opened by the source's method of that name;
+    no level is given to the viewer, and nothing else of it opened.
+    """
 
     def guarded(source: Any, info: Info) -> Any:
         if not info.context.may(permission):
             raise Forbidden(f"This needs the permission {permission}.")
-        return source.values(GUARD)
+        return getattr(source, name)(GUARD)
 
     return guarded
 

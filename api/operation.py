@@ -35,6 +35,15 @@ APART = frozenset(
         *("beginSignOn", "completeSignOn", "linkSignOn"),  # they wait for a provider
     )
 )
+# They go on in a frozen tenant: the one that thaws it, those that change nothing but the audit log, and what a customer
+# or a court may ask of a tenant that leaves; those say themselves that they wait for the end of a restore.
+THAWING = frozenset(
+    f"Mutation.{name}"
+    for name in (
+        *("cancelOffboarding", "revealCustomerField", "exportCustomer"),
+        *("eraseCustomer", "placeHold", "liftHold"),
+    )
+)
 # Each of them may have a password looked at or hashed, which is some hundred times the work of a field.
 PASSWORDS = frozenset(
     {
@@ -135,8 +144,9 @@ class Operations:
         if credential is None or _is_apart(prepared):
             return await self._run(prepared, sent, None, credential)
         writes = prepared.kind == "mutation"
+        thaws = bool(roots := _roots(prepared)) and roots <= THAWING
         try:
-            async with self._enter(credential, write=writes, origin=sent.origin) as unit:
+            async with self._enter(credential, write=writes, origin=sent.origin, thaws=thaws) as unit:
                 result = await self._run(prepared, sent, unit)
                 unexpected = [error for error in result.errors or () if _is_unexpected(error)]
                 if writes and unexpected:
@@ -167,7 +177,9 @@ class Operations:
             return unit.viewer
 
     @asynccontextmanager
-    async def _enter(self, credential: Credential, *, write: bool, origin: Origin) -> AsyncIterator[Unit]:
+    async def _enter(
+        self, credential: Credential, *, write: bool, origin: Origin, thaws: bool = False
+    ) -> AsyncIterator[Unit]:
         entering = self._units.enter(
             credential.tenant,
             credential.principal,
@@ -175,6 +187,7 @@ class Operations:
             origin=origin,
             under=credential.session,
             key=credential.key,
+            thaws=thaws,
         )
         async with entering as unit:
             self._services.live_keys.used(credential, unit.now)
@@ -244,8 +257,12 @@ class Operations:
 
 
 def _is_apart(prepared: Prepared) -> bool:
-    roots = {coordinate for coordinate in prepared.selected if coordinate.startswith("Mutation.")}
+    roots = _roots(prepared)
     return prepared.kind == "mutation" and bool(roots) and roots <= APART
+
+
+def _roots(prepared: Prepared) -> set[str]:
+    return {coordinate for coordinate in prepared.selected if coordinate.startswith("Mutation.")}
 
 
 def _disclosures(services: Services, selected: frozenset[str], unit: Unit) -> Iterator[Entry]:

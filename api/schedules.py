@@ -11,8 +11,10 @@ from api.jobs import Job
 from api.operation import Operation
 from api.paging import UserError, user_errors
 from domain import jobs
+from domain.backups import BACK_UP, CHECK_BACKUPS
 from domain.errors import Refused
 from domain.errors import UserError as Reason
+from domain.rotations import TURN_KEYS
 from domain.tidying import TIDY
 from tenants import schedules
 from tenants.access import Permission
@@ -21,7 +23,9 @@ from tenants.errors import ScheduleRefused
 _READ = Permission.JOBS_READ
 _MANAGE = Permission.JOBS_MANAGE
 _SHAPE = "the shape of a payload"
-_RECURRING = {kind.name: kind for kind in (TIDY,)}  # what a tenant may say the time of
+_RECURRING = {
+    kind.name: kind for kind in (TIDY, TURN_KEYS, BACK_UP, CHECK_BACKUPS)
+}  # what a tenant may say the time of
 
 
 @strawberry.type(description="When a recurring job is due; there is at most one of each kind.")
@@ -66,7 +70,7 @@ class ScheduleMutations:
     async def set_schedule(
         self,
         info: Info[Operation],
-        kind: Annotated[str, argument(_CODE, "As in `Schedule.kind`: `tidy`.")],
+        kind: Annotated[str, argument(_CODE, "As in `Schedule.kind`: `back_up`.")],
         cron: Annotated[str, argument(_CODE, "Five fields: `0 3 * * 1` is Mondays at three.")],
         time_zone: Annotated[str, argument(_CODE, "A name of the IANA: Europe/Berlin.")] = "UTC",
         enabled: Annotated[bool, argument(_CODE, "False switches it off.")] = True,

@@ -10,24 +10,31 @@ from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.field import StrawberryField
 
 from api import guard
+from api.access_requests import AccessRequestMutations
 from api.api_keys import ApiKey, ApiKeyMutations, ApiKeyQueries, keys_by_id
 from api.audit import AuditEntry, AuditQueries
+from api.backups import Backup, BackupMutations, BackupQueries, backups_by_id
 from api.customer_changes import CustomerMutations
 from api.customers import Customer, CustomerQueries
 from api.directives import INPUT_RULES, RULES, Input, argument, one_of, public
+from api.erasures import Erasure, ErasureMutations, ErasureQueries, erasures_by_id
 from api.events import EventQueries
 from api.explain import ExplainQueries
 from api.hand_overs import HandOverMutations
+from api.holds import HoldMutations, HoldQueries
 from api.imports import ImportMutations, ImportQueries
 from api.invitations import InvitationMutations
 from api.jobs import Job, JobMutations, JobQueries
 from api.member_acts import MemberActMutations, MemberListQueries
 from api.members import Member, MemberQueries, members_of
+from api.offboardings import OffboardingMutations, OffboardingQueries
 from api.operation import Operation
 from api.paging import Node, any_local_id
 from api.passwords import PasswordMutations
+from api.restores import RestoreMutations
 from api.reveals import RevealMutations
 from api.roles import OwnRole, RoleMutations, RoleQueries, roles_by_id
+from api.rotations import DataKey, KeyMutations, KeyQueries, KeyRotation, data_keys_by_id, rotations_by_id
 from api.scalars import harden
 from api.schedules import ScheduleMutations, ScheduleQueries
 from api.second_factors import SecondFactorMutations
@@ -40,6 +47,13 @@ from api.tags import Tag, TagMutations, TagQueries
 from api.teams import Team, TeamMutations, TeamQueries
 from api.tenant import TenantMutations, TenantQueries
 from api.usage import UsageQueries
+from api.webhook_deliveries import (
+    WebhookDelivery,
+    WebhookDeliveryMutations,
+    WebhookDeliveryQueries,
+    deliveries_by_id,
+)
+from api.webhooks import WebhookEndpoint, WebhookMutations, WebhookQueries, endpoints_by_id
 from domain import audits, customers, jobs, sessions, tags, teams
 from domain.errors import BadInput
 from tenants.access import Permission
@@ -53,8 +67,12 @@ _IDS = argument(Input(why="an id opens nothing by itself"), "Global, as every `i
 class Query(
     ApiKeyQueries,
     AuditQueries,
+    BackupQueries,
     CustomerQueries,
     EventQueries,
+    ErasureQueries,
+    HoldQueries,
+    OffboardingQueries,
     TagQueries,
     ImportQueries,
     JobQueries,
@@ -64,10 +82,13 @@ class Query(
     ExplainQueries,
     SignOnQueries,
     ScheduleQueries,
+    KeyQueries,
     SessionQueries,
     TeamQueries,
     TenantQueries,
     UsageQueries,
+    WebhookQueries,
+    WebhookDeliveryQueries,
 ):
     @public("each type's fields have rules of their own", description="An object by its global id, or null.")
     async def node(self, info: Info[Operation], id: Annotated[strawberry.ID, _IDS]) -> Node | None:
@@ -94,13 +115,22 @@ class Mutation(
     ImportMutations,
     JobMutations,
     ScheduleMutations,
+    KeyMutations,
+    BackupMutations,
     ApiKeyMutations,
+    RestoreMutations,
     RevealMutations,
+    AccessRequestMutations,
+    ErasureMutations,
+    HoldMutations,
+    OffboardingMutations,
     HandOverMutations,
     TeamMutations,
     TenantMutations,
     SignUpMutations,
     SignOnMutations,
+    WebhookMutations,
+    WebhookDeliveryMutations,
 ):
     pass
 
@@ -162,6 +192,12 @@ _LOADS = {
     "OwnRole": roles_by_id,
     "SignOnProvider": providers_by_id,
     "ApiKey": keys_by_id,
+    "Backup": backups_by_id,
+    "DataKey": data_keys_by_id,
+    "KeyRotation": rotations_by_id,
+    "WebhookEndpoint": endpoints_by_id,
+    "WebhookDelivery": deliveries_by_id,
+    "Erasure": erasures_by_id,
 }
 
 
@@ -185,7 +221,12 @@ def build(
         query=query,
         mutation=mutation,
         subscription=subscription,
-        types=[Customer, Tag, Member, Job, AuditEntry, Team, OwnRole, SignOnProvider, ApiKey, Session],
+        types=[
+            *(Customer, Tag, Member, Job, AuditEntry, Erasure, Team, OwnRole, SignOnProvider, ApiKey, Session),
+            *(WebhookEndpoint, WebhookDelivery),
+            *(DataKey, KeyRotation),
+            *(Backup,),
+        ],
         config=config,
     )
     schema = built._schema

@@ -128,6 +128,7 @@ def _settings(server: Postgres, bao: OpenBao, credentials: Credentials, folder: 
         signing_key="coffer-access",
         api_role=configuration.AppRole(credentials.api.role_id, credentials.api.secret_id),
         provisioner_role=configuration.AppRole(credentials.provisioner.role_id, credentials.provisioner.secret_id),
+        rotator_role=configuration.AppRole(credentials.rotator.role_id, credentials.rotator.secret_id),
         issuer="http://127.0.0.1:8000",
         host="127.0.0.1",
         port=8000,

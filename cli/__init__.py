@@ -22,16 +22,22 @@ import settings as environment
 from api.app import Api
 from api.schema import build
 from cli.audit import audit_app
+from cli.backups import backups_app
 from cli.commands import group, minute, with_api
 from cli.doctor import doctor, provisioner_keys, refusal
+from cli.erasures import erasures_app
 from cli.jobs import jobs_app, worker
+from cli.keys import keys_app
+from cli.offboarding import approve_offboarding, shred_tenant
+from cli.recover import recover
+from cli.restores import drill, restore
 from crypto.errors import CofferError
 from domain import normalise
 from domain.normalise import Invalid
 from local.errors import LocalServiceError
 from settings import SettingsError
 from telemetry import logs, metrics
-from tenants import inspections, members, provisioning, second_factors, tenants
+from tenants import members, provisioning, second_factors, tenants
 from tenants.access import Role
 from tenants.errors import DatabaseUnavailable
 from tenants.provisioning import Provisioning
@@ -40,12 +46,13 @@ from tenants.viewers import MemberId
 app = group("Coffer keeps the personal data of your customers sealed, and shows it by rule.")
 tenant_app = group("Create, list, suspend and resume tenants.")
 member_app = group("The people who sign in for a tenant.")
-keys_app = group("A tenant's data keys, without their secrets.")
 app.add_typer(tenant_app, name="tenant")
 app.add_typer(member_app, name="member")
 app.add_typer(keys_app, name="keys")
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(audit_app, name="audit")
+app.add_typer(erasures_app, name="erasures")
+app.add_typer(backups_app, name="backups")
 
 Slug = Annotated[str, typer.Argument(help="The tenant's slug: a-z, 0-9 and inner hyphens.", metavar="TENANT")]
 
@@ -227,21 +234,12 @@ def reset_second_factor(
     typer.echo("It is reset." if removed else "There is no member of that e-mail who has a second factor.")
 
 
-@keys_app.command()
-def status(slug: Slug) -> None:
-    """Show purpose, version, state and age of each data key."""
-
-    async def read(api: Api) -> list[inspections.DataKey]:
-        tenant = await tenants.get(api.platform, slug)
-        return await inspections.data_keys(api.database, tenant.id)
-
-    table = Table("purpose", "version", "state", "created")
-    for key in with_api(read):
-        table.add_row(key.purpose, str(key.version), key.state, minute(key.created_at))
-    Console().print(table)
-
-
+tenant_app.command("approve-offboarding")(approve_offboarding)
+tenant_app.command("shred")(shred_tenant)
+backups_app.command()(restore)
+backups_app.command()(drill)
 app.command()(doctor)
+app.command()(recover)
 app.command()(worker)
 
 

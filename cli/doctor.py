@@ -1,7 +1,8 @@
 """`coffer doctor`: looks at all that Coffer stands on, and says a line each: well, or what to do.
 
-It holds no SQL and makes nothing but one small object in the second place of the audit log, which proves that none is
-overwritten: what a policy must refuse is asked for in a form that could not succeed.
+It holds no SQL and makes nothing but small objects: on each store of backups one that is deleted again, and one in the
+second place of the audit log, which proves that none is overwritten: what a policy must refuse is asked for in a form
+that could not succeed.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import typer
 from sqlalchemy.exc import DBAPIError
@@ -19,9 +21,11 @@ import settings as environment
 from api.app import Api
 from crypto.errors import CofferError, KeyRefused
 from crypto.transit import TransitKeys
+from domain.rotations import STUCK_AFTER
+from jobs.backups.stores import Store
 from jobs.brokers import close_broker, open_broker, reach
 from settings import Settings, SettingsError
-from tenants import catalogue, inspections, tenants
+from tenants import catalogue, inspections, proving, tenants
 from tenants.audit.store import CheckpointStore
 from tenants.database import Database
 from tenants.errors import DatabaseUnavailable, StoreUnavailable
@@ -89,6 +93,8 @@ async def _examine(settings: Settings) -> list[tuple[str, list[str]]]:
         ("database roles, rights and row-level security", catalogue.problems(api.database, catalogue.APP)),
         ("database, platform role", catalogue.problems(api.platform, catalogue.PLATFORM)),
         ("database, recorder role", catalogue.problems(api.recording, catalogue.RECORDER)),
+        ("columns that a data key's rotation reads", _unobstructed(api.database)),
+        ("rotations of keys", _turning(api)),
         ("broker", _reached(settings)),
         ("clock", _skewed(api.database)),
         ("TLS to Vault", _vault_encrypted(settings)),
@@ -96,6 +102,7 @@ async def _examine(settings: Settings) -> list[tuple[str, list[str]]]:
         ("Vault policy of the API", _api_policy(api)),
         ("Vault policy of the provisioner", _provisioner_policy(api)),
         ("second place of the audit log", _kept_apart(settings)),
+        *((f"store {number} of backups", _stores(url)) for number, url in enumerate(settings.backup_stores, 1)),
     ]
     if settings.owner_database_url is not None:
         checks.append(("migrations", _drifted(settings.owner_database_url)))
@@ -105,6 +112,24 @@ async def _examine(settings: Settings) -> list[tuple[str, list[str]]]:
         await api.close()
         if "owner" in databases:
             await databases["owner"].close()
+
+
+async def _stores(url: str) -> list[str]:
+    """A tiny object is put, read and deleted."""
+    store, name, content = Store(url), f"doctor/{uuid4()}", b"coffer"
+    try:
+        async with asyncio.timeout(_STORE_SECONDS):
+            await store.put(name, content)
+            found = await store.get(name, 0, len(content))
+            await store.delete(name)
+            left = await store.sizes("doctor")
+    except TimeoutError:
+        return ["it does not answer; check its address, the network, and the credentials in the environment."]
+    except CofferError as error:
+        return [f"{error.code}: {error.message} Check its address, its space, and the credentials in the environment."]
+    if found != content or name in left:
+        return ["it does not give back what was put, or keeps what was deleted; no backup can be trusted to it."]
+    return []
 
 
 async def _reached(settings: Settings) -> list[str]:
@@ -130,6 +155,31 @@ async def _or_told(check: Coroutine[Any, Any, list[str]]) -> list[str]:
 async def _encrypted(database: Database) -> list[str]:
     link = await inspections.link(database)
     return [] if link.is_tls or link.is_local else ["not encrypted; end its URL in ?sslmode=verify-full"]
+
+
+async def _unobstructed(app: Database) -> list[str]:
+    return [
+        f"{each.place} holds sealed values and nobody declared it, so no data key that sealed one can go; empty it"
+        if each.is_readable
+        else f"{each.place} can't be read, and each rotation of a data key stops there; drop it, or grant it to the API"
+        for each in await proving.obstacles(app)
+    ]
+
+
+async def _turning(api: Api) -> list[str]:
+    """Of all tenants: rotations that stand still."""
+    found, last, now = [], "", datetime.now(UTC)
+    while page := await tenants.page(api.platform, after=last):
+        last = page[-1].slug
+        for tenant in page:
+            for each in await inspections.open_rotations(api.database, tenant.id):
+                if now - each.moved_at >= STUCK_AFTER:
+                    since, reason = each.moved_at.date(), each.reason or each.job_state or "no job"
+                    found.append(
+                        f"{tenant.slug}: that of the {each.purpose} is {each.state} since {since} ({reason}); "
+                        "mend that and `coffer keys rotate` again, or see `coffer keys abandon`"
+                    )
+    return found
 
 
 async def _skewed(database: Database) -> list[str]:

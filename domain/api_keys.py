@@ -86,9 +86,9 @@ async def create(
     """
     giver = await granting.lock(unit, _MANAGE)
     called, ends = _parsed(unit, name, [*built_in, *own], expires_at)
-    await _refuse_beyond(unit, giver, built_in, own, ("roles",))
+    await refuse_beyond(unit, giver, built_in, own, ("roles",))
     await _refuse_too_many(unit)
-    service = await _new_service(unit, called, built_in, own)
+    service = await new_service(unit, called, built_in, own)
     key, text = await _new_key(unit, service, ends)
     given = {"roles": built_in, "ownRoles": own, "expiresAt": ends}
     unit.publish(CREATED, [key], [part for part, value in given.items() if value])
@@ -105,7 +105,7 @@ async def create_another(unit: Unit, service: UUID, expires_at: datetime | None)
     if errors:
         raise Refused(errors)
     found = await _get_service(unit, service)
-    await _refuse_beyond(unit, giver, found.roles, found.own_roles, ("service",))
+    await refuse_beyond(unit, giver, found.roles, found.own_roles, ("service",))
     await _refuse_too_many(unit)
     key, text = await _new_key(unit, MemberId(service), ends)
     if not found.is_active:
@@ -130,7 +130,7 @@ async def rotate(unit: Unit, key: UUID, overlap: timedelta) -> tuple[KeyView, st
     old = await _get(unit, key)
     service = (await held(unit, [old.member_id]))[old.member_id]
     _refuse_ended(unit, old, service)
-    await _refuse_beyond(unit, giver, service.roles, service.own_roles, ("id",))
+    await refuse_beyond(unit, giver, service.roles, service.own_roles, ("id",))
     *_, last = line = await _line(unit, old)
     for before in line[1:2]:
         if before.revoked_at is None and before.last_used_at is None:
@@ -185,9 +185,10 @@ async def _get_service(unit: Unit, service: UUID) -> Held:
     return (await held(unit, [service]))[service]
 
 
-async def _refuse_beyond(
+async def refuse_beyond(
     unit: Unit, giver: granting.Giver, built_in: Collection[Role], own: Collection[UUID], path: Path
 ) -> None:
+    """Raises `Refused`: NOT_FOUND for a role that is not there, BEYOND_YOUR_RIGHTS."""
     found = await roles.get_many(unit, list(own))
     if None in found:
         raise Refused([UserError("NOT_FOUND", ("ownRoles",), "ownRoles names a role that is not there.")])
@@ -207,7 +208,8 @@ def _refuse_ended(unit: Unit, key: KeyView, service: Held) -> None:
         raise Refused([UserError("KEY_ENDED", ("id",), "This key has ended; make a new one.")])
 
 
-async def _new_service(unit: Unit, name: str, built_in: Collection[Role], own: Collection[UUID]) -> MemberId:
+async def new_service(unit: Unit, name: str, built_in: Collection[Role], own: Collection[UUID]) -> MemberId:
+    """A member that is no person, with these roles; whoever calls has checked that they may be given."""
     service, mine = MemberId(new_id()), {"tenant_id": unit.tenant.id}
     unit.new_subject(service)
     unit.add(

@@ -49,3 +49,8 @@ class Refused(CofferError):
     def __init__(self, errors: Sequence[UserError]) -> None:
         super().__init__("; ".join(error.message for error in errors))
         self.errors = tuple(errors)
+
+
+class CoverageTooLarge(CofferError):
+    code = "KEY_COVERAGE_TOO_LARGE"
+    message = "There is too much to be counted in one request; use `coffer keys status`."

@@ -31,6 +31,7 @@ from domain.errors import Forbidden, Path, Refused, UserError
 from domain.paging import Page, Window, cut, windowed
 from tenants.access import Permission, Sensitivity
 from tenants.documents import Document, Mask, personal
+from tenants.events import EventKind
 from tenants.ids import new_id
 from tenants.jobs import Job, JobId, JobKind, JobState, NoArguments
 from tenants.owned import Backup, TenantOwned, clear, places, sealed
@@ -44,6 +45,13 @@ _AT_ONCE = 500  # rows that are sealed before others get their turn
 
 
 IMPORT = JobKind("import_customers", NoArguments, "Make customers of the rows of a file; the job's id names them.")
+STARTED = EventKind(
+    "import.started",
+    "Job",
+    "An import was started; `fields` are those that the file fills.",
+    frozenset(".".join(map(str, input_path(target))) for target in TARGETS),
+)
+FINISHED = EventKind("import.finished", "Job", "All rows of an import were tried.")
 
 
 class Outcome(StrEnum):
@@ -114,7 +122,7 @@ async def start(unit: Unit, columns: Sequence[Column], text: str) -> JobId:
         unit.add(*(_sealed(unit, job, row, found) for row in rows[begin : begin + _AT_ONCE]))
         await unit.flush()
     named = sorted({_spelled(input_path(column.target)) for column in columns})
-    unit.audit("import.started", subject_type="Job", subjects=[job], fields=named, details={"rows": len(rows)})
+    unit.publish(STARTED, [job], named, details={"rows": len(rows)})
     return await unit.enqueue(IMPORT, NoArguments(), total=len(rows), job=job)
 
 
@@ -159,6 +167,13 @@ async def summary(unit: Unit, job: JobId) -> Summary:
     statement = select(ImportRow.outcome, number).where(*_of(unit, job)).group_by(ImportRow.outcome)
     counts = {row.outcome: int(row.number) for row in await unit.rows(statement)}
     return Summary(counts.get(Outcome.CREATED, 0), counts.get(Outcome.REFUSED, 0))
+
+
+async def finish(unit: Unit, job: JobId) -> Summary:
+    """Tell that all rows were tried."""
+    found = await summary(unit, job)
+    unit.publish(FINISHED, [job], details={"created": found.created, "refused": found.refused})
+    return found
 
 
 async def forget_cancelled(unit: Unit) -> None:

@@ -85,18 +85,25 @@ async def reveal(unit: Unit, customer: UUID, name: str, purpose: str, ticket: st
 
 
 def _refuse_bad(purpose: str, ticket: str | None) -> None:
-    errors = []
-    if not is_purpose(purpose):
-        sentence = "purpose is a code of up to 40 characters: a-z, 0-9, '.', '_' and '-'."
-        errors.append(UserError("INVALID", ("purpose",), sentence))
-    if ticket is not None and not _TICKET.fullmatch(ticket):
-        sentence = (
-            "ticket is a code of up to 64 characters: letters of ASCII, digits, '_', '#', '/' and '-'; it begins with a"
-            " letter or '#' and has a digit."
-        )
-        errors.append(UserError("INVALID", ("ticket",), sentence))
+    errors = [*purpose_errors(purpose), *ticket_errors(ticket)]
     if errors:
         raise Refused(errors)
+
+
+def purpose_errors(purpose: str) -> list[UserError]:
+    """Why that can't be the purpose of a disclosure."""
+    sentence = "purpose is a code of up to 40 characters: a-z, 0-9, '.', '_' and '-'."
+    return [] if is_purpose(purpose) else [UserError("INVALID", ("purpose",), sentence)]
+
+
+def ticket_errors(ticket: str | None) -> list[UserError]:
+    """Why that can't be the code of a case."""
+    sentence = (
+        "ticket is a code of up to 64 characters: letters of ASCII, digits, '_', '#', '/' and '-'; it begins with a"
+        " letter or '#' and has a digit."
+    )
+    is_code = ticket is None or _TICKET.fullmatch(ticket)
+    return [] if is_code else [UserError("INVALID", ("ticket",), sentence)]
 
 
 async def _row(unit: Unit, customer: UUID, column: str) -> Row[Any]:

@@ -9,7 +9,7 @@ from sqlalchemy import delete, exists, func, select, tuple_
 from domain import outcomes
 from domain.imports import ImportRow
 from domain.outcomes import Outcome
-from tenants import events
+from tenants import events, webhooks
 from tenants.attempts import SignInAttempt
 from tenants.audit.entries import DisclosureCounter
 from tenants.events import Event
@@ -20,6 +20,7 @@ from tenants.sessions import Session
 from tenants.sign_on import SignOnRequest
 from tenants.unit import Unit
 from tenants.usage import UsageHour, UsageSize
+from tenants.webhooks import WebhookDelivery, WebhookSecret
 
 BATCH = 1_000
 JOBS_KEPT = timedelta(days=90)
@@ -36,6 +37,10 @@ FORGOTTEN: Mapping[type[TenantOwned], Callable[[datetime], Any]] = {
     SignInAttempt: lambda now: SignInAttempt.until < now - _ATTEMPTS_KEPT,
     Session: lambda now: func.coalesce(Session.ended_at, Session.expires_at) < now - _SESSIONS_KEPT,
     OneTimeToken: lambda now: OneTimeToken.expires_at < now,
+    WebhookDelivery: lambda now: (
+        func.coalesce(WebhookDelivery.ended_at, WebhookDelivery.created_at) < now - webhooks.KEPT
+    ),
+    WebhookSecret: lambda now: WebhookSecret.expires_at < now,
     SignOnRequest: lambda now: SignOnRequest.expires_at < now,
     DisclosureCounter: lambda now: DisclosureCounter.hour < now - _COUNTERS_KEPT,
     UsageHour: lambda now: UsageHour.hour < now - _COUNTERS_KEPT,

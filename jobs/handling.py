@@ -49,10 +49,14 @@ class Step:
         self.unit = unit
         self.moved: dict[str, Any] | None = None
         self.finished: dict[str, Any] | None = None
+        self.gains = True
 
-    def move(self, *, cursor: Any, done: int | None = None, total: int | None = None) -> None:
-        """The job goes on at `cursor`: ids and numbers, as JSON. `done` and `total` stay as they are where None."""
-        self.moved = {"cursor": cursor, "done": done, "total": total}
+    def move(self, *, cursor: Any, done: int | None = None, total: int | None = None, gains: bool = True) -> None:
+        """The job goes on at `cursor`: ids and numbers, as JSON. `done` and `total` stay as they are where None.
+
+        Behind a step that `gains` nothing all work is still to be done: attempts stay counted, and no turn ends.
+        """
+        self.moved, self.gains = {"cursor": cursor, "done": done, "total": total, "gains": gains}, gains
 
     def finish(self, *, result: Any = None, done: int | None = None, total: int | None = None) -> None:
         """The job is done; `result` is ids, counts and codes, as JSON."""
@@ -137,8 +141,21 @@ class Run(Generic[A]):
         self._lease, self.is_finished = lease, step.finished is not None
         if not self.is_finished:
             self._obey(wish)
-            if await self._turn.is_over():
+            if step.gains and await self._turn.is_over():
                 raise _Stop(JobState.READY)
+
+    @asynccontextmanager
+    async def looking(self) -> AsyncIterator[Unit]:
+        """A snapshot of the job's tenant, as the house sees it."""
+        async with self._units.enter(self.tenant, None, write=False) as unit:
+            yield unit
+
+    async def show(self, *, done: int, total: int | None = None) -> None:
+        """Tell how far a long step is. It may be asked to end here, but keeps its turn, and nothing is committed."""
+        self._obey(None)
+        async with self._units.enter(self.tenant, None, write=True, thaws=True) as unit:
+            self._lease, wish = await ledger.seen(unit, self._lease, done=done, total=total)
+        self._obey(wish)
 
     async def _settled(self, step: Step) -> tuple[Lease, Wish | None]:
         if (step.moved is None) == (step.finished is None):

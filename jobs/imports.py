@@ -13,5 +13,5 @@ async def import_customers(run: Run[NoArguments]) -> None:
         async with run.step() as step:
             row, tried = await imports.work(step.unit, run.job, run.cursor or 0)
             if not tried:
-                return step.finish(result=asdict(await imports.summary(step.unit, run.job)))
+                return step.finish(result=asdict(await imports.finish(step.unit, run.job)))
             step.move(cursor=row, done=run.done + tried, total=run.total)

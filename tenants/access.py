@@ -70,6 +70,9 @@ class Permission(StrEnum):
     CUSTOMERS_HAND_OVER = "CUSTOMERS_HAND_OVER"
     CUSTOMERS_IMPORT = "CUSTOMERS_IMPORT"
     CUSTOMERS_REVEAL = "CUSTOMERS_REVEAL"
+    CUSTOMERS_ERASE = "CUSTOMERS_ERASE"
+    CUSTOMERS_HOLD = "CUSTOMERS_HOLD"
+    CUSTOMERS_EXPORT = "CUSTOMERS_EXPORT"
     TAGS_MANAGE = "TAGS_MANAGE"
     MEMBERS_READ = "MEMBERS_READ"
     MEMBERS_MANAGE = "MEMBERS_MANAGE"
@@ -77,6 +80,7 @@ class Permission(StrEnum):
     API_KEYS_MANAGE = "API_KEYS_MANAGE"
     SIGN_ON_MANAGE = "SIGN_ON_MANAGE"
     TENANT_MANAGE = "TENANT_MANAGE"
+    TENANT_CLOSE = "TENANT_CLOSE"
     KEYS_MANAGE = "KEYS_MANAGE"
     BACKUPS_MANAGE = "BACKUPS_MANAGE"
     WEBHOOKS_MANAGE = "WEBHOOKS_MANAGE"
@@ -257,6 +261,7 @@ BUILT_IN: Mapping[Role, Grants] = MappingProxyType(
             "MMMHMHHH",
             permissions=_READS
             | {
+                Permission.CUSTOMERS_HOLD,
                 Permission.MEMBERS_READ,
                 Permission.MEMBERS_MANAGE,
                 Permission.ROLES_MANAGE,
@@ -278,6 +283,7 @@ BUILT_IN: Mapping[Role, Grants] = MappingProxyType(
                 Permission.CUSTOMERS_HAND_OVER,
                 Permission.CUSTOMERS_IMPORT,
                 Permission.CUSTOMERS_REVEAL,
+                Permission.CUSTOMERS_ERASE,
                 Permission.TAGS_MANAGE,
                 Permission.MEMBERS_READ,
                 Permission.JOBS_READ,

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.types import Boolean, Uuid
 
 from tenants.access import SPECS, Access, Role, RoleSpec, access_of
-from tenants.errors import TenantFrozen, TenantNotReady, TenantSuspended, Unauthenticated
+from tenants.errors import TenantClosed, TenantFrozen, TenantNotReady, TenantSuspended, Unauthenticated
 from tenants.viewers import MemberId, SessionId, TenantId, TenantState, Viewer
 
 _ENTER = text("SELECT * FROM coffer_enter(:tenant, :principal, :writes, :session, :key, :fences)").bindparams(
@@ -38,6 +38,7 @@ _RIGHTS = text(
     """
 ).bindparams(bindparam("tenant", type_=Uuid), bindparam("principal", type_=Uuid), bindparam("roles", type_=ARRAY(Uuid)))
 _KNOWN = 10_000
+_SHUT = {"SUSPENDED": TenantSuspended, "CLOSED": TenantClosed}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,9 @@ class _Rights:
 class Entrance:
     """Remembers what members' roles add up to until their tenant's `access_epoch` moves on."""
 
-    def __init__(self) -> None:
+    def __init__(self, admits: Collection[str] = ("ACTIVE",)) -> None:
+        """`admits` are the states of tenants that may be entered."""
+        self._admits = admits
         self._known: OrderedDict[tuple[TenantId, MemberId], _Rights] = OrderedDict()
 
     async def enter(
@@ -81,8 +84,8 @@ class Entrance:
         row = (await session.execute(_ENTER, asked)).one_or_none()
         if row is None or (principal is not None and not row.is_member):
             raise Unauthenticated
-        if row.status != "ACTIVE":
-            raise TenantSuspended if row.status == "SUSPENDED" else TenantNotReady
+        if row.status not in self._admits:
+            raise _SHUT.get(row.status, TenantNotReady)
         if write and row.frozen and not thaws:
             raise TenantFrozen
         state = _state(tenant, row)

@@ -1,5 +1,8 @@
 """Refusals of the door to data; leaves of the one error tree whose root is `crypto.errors.CofferError`."""
 
+from collections.abc import Sequence
+from datetime import datetime
+
 from crypto.errors import CofferError
 
 
@@ -220,6 +223,70 @@ class JobUnknown(CofferError):
     message = "There is no job of that id."
 
 
+class RotationUnknown(CofferError):
+    code = "NOT_FOUND"
+    message = "There is no rotation of that id."
+
+
+class RotationUnavailable(CofferError):
+    code = "ROTATION_UNAVAILABLE"
+    message = "This worker has no right to turn over such keys."
+
+
+class RecoveryRefused(CofferError):
+    code = "RECOVERY_REFUSED"
+    message = "The tenant's key file and its database contradict each other."
+
+
+class RotationRefused(CofferError):
+    code = "ROTATION_REFUSED"
+    message = "The tenant's keys are not in the states that this rotation left them in."
+
+
+class IndexDrifts(CofferError):
+    code = "INDEX_DRIFTS"
+    message = "Tokens of the search index do not agree with the values they stand for, and could not be mended."
+
+
+class RotationWaits(CofferError):
+    """Something still needs the old key; the job comes back by itself."""
+
+    code = "ROTATION_WAITS"
+    message = "The rotation waits until nothing needs the old key any more."
+    retryable = True
+
+
+class RotationStopped(CofferError):
+    """Something has to be mended by hand; `place` is table.column, `row` an id. The audit log names both."""
+
+    def __init__(self, place: str, row: str = "") -> None:
+        super().__init__(f"{self.message} It is in {place}{row and f', row {row}'}.")
+        self.place = place
+        self.row = row
+
+
+class ValueDamaged(RotationStopped):
+    code = "VALUE_DAMAGED"
+    message = "A sealed value does not open, so it can't be sealed anew."
+
+
+class KeyStillUsed(RotationStopped):
+    code = "KEY_STILL_USED"
+    message = "A column holds values that an older data key sealed."
+
+
+class ColumnUnreadable(RotationStopped):
+    code = "COLUMN_UNREADABLE"
+    message = "A column of bytes can't be read, so nobody knows whether it holds sealed values."
+
+
+class RewrapRefused(CofferError):
+    """The audit log names the keys."""
+
+    code = "REWRAP_REFUSED"
+    message = "The key store refused to rewrap some keys; the others are done. The audit log names them."
+
+
 class TooSlow(CofferError):
     """A stream's reader fell behind by more than is kept for it."""
 
@@ -268,3 +335,52 @@ class ScheduleRefused(CofferError):
     def __init__(self, message: str, argument: str = "cron") -> None:
         super().__init__(message)
         self.argument = argument
+
+
+class LedgerBroken(CofferError):
+    """Nobody is forgotten by a ledger that isn't whole, or is another one than the database's."""
+
+    code = "ERASURE_LEDGER_BROKEN"
+    message = "The ledger of erasures is broken; look at it with `coffer erasures verify`."
+
+
+class TenantClosed(TenantSuspended):
+    code = "TENANT_CLOSED"
+    message = "This tenant is closed: its key was destroyed, and nothing of it can be read any more."
+
+
+class Unrestorable(CofferError):
+    """Nothing was changed: a restore is done as a whole, or not at all."""
+
+    code = "UNRESTORABLE"
+    message = "The backup can't be restored here."
+
+
+class BackupsUnavailable(CofferError):
+    code = "BACKUPS_UNAVAILABLE"
+    message = "No stores of backups are configured, or this worker has no right to make backups."
+
+
+class OffboardingUnknown(CofferError):
+    code = "NOT_FOUND"
+    message = "No end of this tenant was approved."
+
+
+class OffboardingHeld(CofferError):
+    """`holds` are the first of them, as members name them."""
+
+    code = "OFFBOARDING_HELD"
+    message = "Legal holds keep customers of this tenant."
+
+    def __init__(self, holds: Sequence[str]) -> None:
+        super().__init__(f"Legal holds keep customers of this tenant: {', '.join(holds)}. Its members must lift them.")
+
+
+class OffboardingNotDue(CofferError):
+    """It can still be called off; `after` is when no longer."""
+
+    code = "OFFBOARDING_NOT_DUE"
+    message = "The tenant may still call off its end."
+
+    def __init__(self, after: datetime) -> None:
+        super().__init__(f"The tenant may still call off its end, until {after:%Y-%m-%d %H:%M} UTC.")

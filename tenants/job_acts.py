@@ -14,9 +14,14 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
 
 from tenants.errors import JobRefused, JobUnknown
+from tenants.events import EventKind
 from tenants.jobs import ENDED, Job, JobId, JobState, Wish
 from tenants.unit import Unit
 
+PAUSED_BY = EventKind("job.paused", "Job", "Somebody paused a job.")
+RESUMED = EventKind("job.resumed", "Job", "Somebody let a job go on.")
+CANCELLED = EventKind("job.cancelled", "Job", "Somebody cancelled a job.")
+RETRIED = EventKind("job.retried", "Job", "Somebody let a parked job go on.")
 READY, RUNNING, PAUSED = JobState.READY, JobState.RUNNING, JobState.PAUSED
 
 
@@ -46,7 +51,7 @@ async def pause(unit: Unit, job: UUID) -> Job:
     is_running = Job.state == RUNNING
     may = or_(Job.state == READY, and_(is_running, Job.wish.is_distinct_from(Wish.CANCEL)))
     values = {"state": case((is_running, RUNNING), else_=PAUSED), "wish": case((is_running, Wish.PAUSE), else_=null())}
-    return await _act(unit, job, "job.paused", may, values)
+    return await _act(unit, job, PAUSED_BY, may, values)
 
 
 async def resume(unit: Unit, job: UUID) -> Job:
@@ -58,7 +63,7 @@ async def resume(unit: Unit, job: UUID) -> Job:
         "wish": null(),
         "due_at": case((is_running, Job.due_at), else_=func.now()),
     }
-    return await _act(unit, job, "job.resumed", may, values)
+    return await _act(unit, job, RESUMED, may, values)
 
 
 async def cancel(unit: Unit, job: UUID) -> Job:
@@ -72,7 +77,7 @@ async def cancel(unit: Unit, job: UUID) -> Job:
         "wish": case((is_running, Wish.CANCEL), else_=null()),
         "ended_at": case((is_running, null()), else_=func.now()),
     }
-    return await _act(unit, job, "job.cancelled", Job.state.in_([READY, RUNNING, PAUSED]), values)
+    return await _act(unit, job, CANCELLED, Job.state.in_([READY, RUNNING, PAUSED]), values)
 
 
 async def retry(unit: Unit, job: UUID) -> Job:
@@ -90,7 +95,7 @@ async def retry(unit: Unit, job: UUID) -> Job:
     }
     try:
         async with unit.savepoint():
-            return await _act(unit, job, "job.retried", and_(Job.state == JobState.PARKED, ~rival), values)
+            return await _act(unit, job, RETRIED, and_(Job.state == JobState.PARKED, ~rival), values)
     except IntegrityError:  # the rival came in between
         raise JobRefused from None
 
@@ -104,7 +109,7 @@ def progress(job: Job) -> Progress:
     return Progress(job.done, job.total, rate, timedelta(seconds=max(job.total - job.done, 0) / rate))
 
 
-async def _act(unit: Unit, job: UUID, action: str, may: ColumnElement[bool], values: dict[str, Any]) -> Job:
+async def _act(unit: Unit, job: UUID, kind: EventKind, may: ColumnElement[bool], values: dict[str, Any]) -> Job:
     told = func.pg_notify("coffer_jobs", f"{unit.tenant.id}/{job}")
     statement = update(Job).where(*_named(unit, job), may).values(values).returning(Job, told)
     rows = await unit.rows(statement.execution_options(populate_existing=True, synchronize_session=False))
@@ -112,7 +117,7 @@ async def _act(unit: Unit, job: UUID, action: str, may: ColumnElement[bool], val
         await get(unit, job)
         raise JobRefused
     changed: Job = rows[0][0]
-    unit.audit(action, subject_type="Job", subjects=[job])
+    unit.publish(kind, [job])
     if changed.state == READY:
         unit.enqueued.append(JobId(job))  # so that the broker is told once this has committed
     return changed

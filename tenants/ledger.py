@@ -12,13 +12,15 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, BigInteger, Integer, Text, bindparam, text
+from sqlalchemy import JSON, BigInteger, Boolean, Integer, Text, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY, INTERVAL
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.types import Uuid
 
 from tenants.database import SCOPE, Database
 from tenants.errors import LeaseLost
+from tenants.events import EventKind
+from tenants.ids import new_id
 from tenants.jobs import DEATHS, JobId, JobState, Wish
 from tenants.unit import Unit
 from tenants.viewers import MemberId, TenantId
@@ -26,6 +28,7 @@ from tenants.viewers import MemberId, TenantId
 # A worker that does not beat for so long, and for the grace after it, is dead. Three deaths, and the two pauses between
 # them, take no more than 30 seconds.
 LEASE = timedelta(seconds=6)
+PARKED_KIND = EventKind("job.parked", "Job", "A job was given up until somebody lets it go on; `reason` says why.")
 WAITED = timedelta(seconds=1)  # in which a hand that is free takes what is due
 _GRACE = 3  # of a lease: one third, so that one beat more may come late
 _TENANT, _JOB = bindparam("tenant", type_=Uuid), bindparam("job", type_=Uuid)
@@ -116,13 +119,17 @@ _BEAT = text(f"UPDATE jobs SET lease_until = now() + :lease WHERE {_HELD} RETURN
 _MOVED = text(
     f"""
     UPDATE jobs SET cursor = :cursor, done = :done, total = :total, moved_at = now(), lease_until = now() + :lease,
-        attempt = 1, deaths = 0
+        attempt = CASE WHEN :gains THEN 1 ELSE attempt END, deaths = CASE WHEN :gains THEN 0 ELSE deaths END
     WHERE {_HELD} RETURNING wish, {_TOLD}
     """  # noqa: S608
 ).bindparams(
     *(_TENANT, _JOB, _FENCE, bindparam("lease", type_=INTERVAL), bindparam("cursor", type_=JSON(none_as_null=True))),
+    bindparam("gains", type_=Boolean),
     *(bindparam("done", type_=BigInteger), bindparam("total", type_=BigInteger)),
 )
+_SEEN = text(
+    f"UPDATE jobs SET done = :done, total = :total, moved_at = now() WHERE {_HELD} RETURNING wish, {_TOLD}"  # noqa: S608
+).bindparams(_TENANT, _JOB, _FENCE, bindparam("done", type_=BigInteger), bindparam("total", type_=BigInteger))
 # A job that is given back obeys what was asked of it meanwhile.
 _OBEYED = """CASE WHEN :state = 'READY' AND wish = 'CANCEL' THEN 'CANCELLED'
             WHEN :state = 'READY' AND wish = 'PAUSE' THEN 'PAUSED' ELSE :state END"""
@@ -140,6 +147,19 @@ _ENDED = text(
     *(bindparam(name, type_=BigInteger) for name in ("done", "total")),
     bindparam("spared", type_=Integer),
 )
+
+
+# Without a unit: a job may be of a tenant whose keys are away, or not made yet.
+_PARKED_TOLD = text(
+    """
+    WITH fact AS (
+        INSERT INTO events (tenant_id, id, at, type, version, subject, fields)
+        VALUES (:tenant, :event, now(), 'job.parked', 1, :job, '{}')
+    )
+    INSERT INTO audit_entries (tenant_id, id, at, action, subject_type, subjects, fields, outcome, details)
+    VALUES (:tenant, :entry, now(), 'job.parked', 'Job', ARRAY[CAST(:job AS uuid)], '{}', 'OK', '{}')
+    """
+).bindparams(_TENANT, _JOB, bindparam("event", type_=Uuid), bindparam("entry", type_=Uuid))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +245,8 @@ class Ledger:
         async with self._tenant(tenant) as session:
             parameters = {"tenant": tenant, "job": job, "grace": self._grace}
             row = (await session.execute(_BURY, parameters)).one_or_none()
+            if row is not None and row.state == JobState.PARKED:
+                await _tell_parked(session, tenant, job)
         return None if row is None else JobState(row.state)
 
     async def beat(self, lease: Lease) -> Wish | None:
@@ -250,6 +272,8 @@ class Ledger:
         async with self._tenant(lease.tenant) as session:
             if (await session.execute(_ENDED, parameters)).one_or_none() is None:
                 raise LeaseLost
+            if state is JobState.PARKED:
+                await _tell_parked(session, lease.tenant, lease.job)
 
     @asynccontextmanager
     async def _tenant(self, tenant: TenantId) -> AsyncIterator[AsyncSession]:
@@ -258,14 +282,30 @@ class Ledger:
             yield session
 
 
+async def _tell_parked(session: AsyncSession, tenant: TenantId, job: JobId) -> None:
+    ids = {"event": new_id(), "entry": new_id()}
+    await session.execute(_PARKED_TOLD, {"tenant": tenant, "job": job, **ids})
+
+
 async def moved(
-    unit: Unit, lease: Lease, held: timedelta, *, cursor: Any, done: int, total: int | None
+    unit: Unit, lease: Lease, held: timedelta, *, cursor: Any, done: int, total: int | None, gains: bool = True
 ) -> tuple[Lease, Wish | None]:
-    """Commit a step's work and where the next one begins together. Raises `LeaseLost`, which undoes the step."""
-    parameters = _held(lease) | {"lease": held, "cursor": cursor, "done": done, "total": total}
+    """Commit a step's work and where the next one begins together. Raises `LeaseLost`, which undoes the step.
+
+    Where it `gains` nothing, the next try has as much to do, and attempts and deaths stay counted.
+    """
+    parameters = _held(lease) | {"lease": held, "cursor": cursor, "done": done, "total": total, "gains": gains}
     rows = await unit.rows(_MOVED.bindparams(**parameters))
     wish = _wish(rows[0] if rows else None)
-    return replace(lease, cursor=cursor, done=done, total=total, attempt=1, paused=timedelta()), wish
+    counts: dict[str, Any] = {"attempt": 1, "paused": timedelta()} if gains else {}
+    return replace(lease, cursor=cursor, done=done, total=total, **counts), wish
+
+
+async def seen(unit: Unit, lease: Lease, *, done: int, total: int | None) -> tuple[Lease, Wish | None]:
+    """Show how far a step is, which counts as nothing until it has ended. Raises `LeaseLost`."""
+    rows = await unit.rows(_SEEN.bindparams(**_held(lease), done=done, total=total))
+    wish = _wish(rows[0] if rows else None)
+    return replace(lease, done=done, total=total), wish
 
 
 async def ended(

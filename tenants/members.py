@@ -14,6 +14,7 @@ from sqlalchemy import (
     LargeBinary,
     SmallInteger,
     Text,
+    insert,
     select,
 )
 from sqlalchemy.dialects.postgresql import TIMESTAMP
@@ -21,7 +22,6 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped
 
 from crypto.keyring import SealedCell
-from crypto.keys import Purpose
 from crypto.values import Secret
 from tenants.access import Role, Sensitivity
 from tenants.documents import Document, Mask, personal
@@ -108,9 +108,8 @@ async def add(
     )
     unit.add(*(MemberRole(tenant_id=unit.tenant.id, member_id=member, role=role.value) for role in set(roles)))
     await unit.flush()
-    unit.add(_token(unit, member, address))
     try:
-        await unit.flush()
+        await unit.run(insert(MemberToken), tokens_of(unit, member, address))
     except IntegrityError as error:
         raise MemberExists from error
     unit.publish(told, [member], ["roles"])
@@ -120,10 +119,8 @@ async def add(
 async def take_email(unit: Unit, member: MemberId, email: str) -> bool:
     """Let this e-mail find that member. False, and nothing changes, where another has it or it is no address."""
     try:
-        address = _address(email)
         async with unit.savepoint():
-            unit.add(_token(unit, member, address))
-            await unit.flush()
+            await unit.run(insert(MemberToken), tokens_of(unit, member, email))
     except (MemberRefused, IntegrityError):
         return False
     return True
@@ -140,13 +137,31 @@ async def find_by_email(unit: Unit, email: str, *, status: str | None = "ACTIVE"
 def bears_email(unit: Unit, email: str) -> ColumnElement[bool]:
     """Whether a `Member` has that e-mail, by its token."""
     its_own = (MemberToken.tenant_id == unit.tenant.id, MemberToken.index == _EMAIL_INDEX)
-    found = select(MemberToken.member_id).where(*its_own, MemberToken.token == email_token(unit, email))
+    found = select(MemberToken.member_id).where(*its_own, MemberToken.token == email_tokens(unit, email)[0])
     return Member.id.in_(found)
 
 
-def email_token(unit: Unit, email: str) -> bytes:
-    version = unit.keyring.active_version(Purpose.BIK)
-    return unit.keyring.token(_EMAIL_PLACE, _EMAIL_INDEX, _EMAIL_NORMALISER, email.strip().casefold(), version)
+def email_tokens(unit: Unit, email: str) -> list[bytes]:
+    """16 bytes by each index key that is or was in force, the active first."""
+    return [_email_token(unit, email, version) for version in unit.keyring.index_key_versions()]
+
+
+def tokens_of(unit: Unit, member: UUID, email: str) -> list[dict[str, Any]]:
+    """Rows of `MemberToken` by which a member is found: one under each index key that writers write.
+
+    Raises `MemberRefused` for an e-mail that is none.
+    """
+    address = _address(email)
+    return [
+        {
+            "tenant_id": unit.tenant.id,
+            "index": _EMAIL_INDEX,
+            "token": _email_token(unit, address, version),
+            "bik_version": version,
+            "member_id": member,
+        }
+        for version in unit.keyring.index_versions()
+    ]
 
 
 async def identities(unit: Unit, members: Iterable[MemberId], why: str) -> dict[MemberId, MemberIdentity]:
@@ -163,14 +178,8 @@ async def identities(unit: Unit, members: Iterable[MemberId], why: str) -> dict[
     return {MemberId(row.id): identity for row, identity in zip(rows, opened, strict=True)}
 
 
-def _token(unit: Unit, member: MemberId, email: str) -> MemberToken:
-    return MemberToken(
-        tenant_id=unit.tenant.id,
-        index=_EMAIL_INDEX,
-        token=email_token(unit, email),
-        bik_version=unit.keyring.active_version(Purpose.BIK),
-        member_id=member,
-    )
+def _email_token(unit: Unit, email: str, version: int) -> bytes:
+    return unit.keyring.token(_EMAIL_PLACE, _EMAIL_INDEX, _EMAIL_NORMALISER, email.strip().casefold(), version)
 
 
 def _address(email: str) -> str:

@@ -77,7 +77,7 @@ class NewPasswords:
             return
         async with self._units.enter(tenant.id, None, write=True, origin=origin) as unit:
             try:
-                await attempts.count(unit, attempts.token_of(unit, "resets", email.strip().casefold().encode()))
+                await attempts.count(unit, attempts.tokens_of(unit, "resets", email.strip().casefold().encode()))
             except TooManyAttempts:
                 return
             member = await members.find_by_email(unit, email)

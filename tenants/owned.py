@@ -125,6 +125,8 @@ class TenantOwned(DeclarativeBase):
         assert isinstance(table, Table)  # noqa: S101  # narrows for the type checker; mapped classes have tables
         for problem in problems(table):
             raise TypeError(f"{cls.__name__}: {problem}")
+        if places(cls) and ("UPDATE" not in cls.rights or "id" not in table.columns):
+            raise TypeError(f"{cls.__name__} holds sealed values: it needs an id, and UPDATE to be sealed anew")
         _refuse_plain_values(cls)
 
 

@@ -9,11 +9,10 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from crypto.keys import Purpose, check_value, wrapping_context
+from crypto.keys import KeyState, Purpose
 from crypto.transit import TransitKeys
-from tenants import tenants
+from tenants import new_keys, tenants
 from tenants.database import SCOPE, Database
-from tenants.ids import new_id
 from tenants.jobs import Job, JobId, JobKind, JobState, NoArguments, Priority
 from tenants.keys import DataKeyRow
 from tenants.subjects import Subject, fresh_secret
@@ -87,18 +86,15 @@ class Provisioning:
             await session.execute(waiting.values(state=JobState.DONE, ended_at=func.now(), fence=Job.fence + 1))
 
     async def _make(self, tenant: TenantId, purpose: Purpose) -> dict[str, Any]:
-        key_id = new_id()
-        context = wrapping_context(tenant, key_id, purpose)
-        wrapped = await self._maker.make_data_key(tenant, context)
-        (secret,) = await self._opener.unwrap(tenant, [(wrapped, context)])
+        made = await new_keys.make(self._maker, self._opener, tenant, purpose, 1, KeyState.ACTIVE)
         return {
             "tenant_id": tenant,
-            "id": key_id,
+            "id": made.id,
             "purpose": purpose.value,
-            "version": 1,
-            "wrapped": wrapped,
-            "check_value": check_value(tenant, key_id, purpose, secret),
-            "state": "ACTIVE",
+            "version": made.version,
+            "wrapped": made.wrapped,
+            "check_value": made.check_value,
+            "state": made.state.value,
             "created_at": datetime.now(UTC),
         }
 

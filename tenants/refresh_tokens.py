@@ -64,7 +64,12 @@ class Refreshing:
         credential = Credential(TenantId(tenant), MemberId(member), SessionId(session))
         try:
             entering = self._units.enter(
-                credential.tenant, credential.principal, write=True, origin=origin, under=credential.session
+                credential.tenant,
+                credential.principal,
+                write=True,
+                thaws=True,
+                origin=origin,
+                under=credential.session,
             )
             async with entering as unit:
                 renewed = await self._renew(unit, credential, SessionId(session), read.hash)

@@ -63,7 +63,18 @@ async def add_nightly(app: Database, tenant: TenantId, kind: JobKind[NoArguments
     A schedule that is there stays as it is.
     """
     chance = random.Random(tenant.int)  # noqa: S311  # spreads load only
-    cron, now = f"{chance.randrange(60)} {chance.randrange(5)} * * *", datetime.now(UTC)
+    await _add(app, tenant, kind, f"{chance.randrange(60)} {chance.randrange(5)} * * *")
+
+
+async def add_weekly(app: Database, tenant: TenantId, kind: JobKind[NoArguments]) -> None:
+    """As `add_nightly`, on a day of the tenant's own, between five and midnight."""
+    chance = random.Random(tenant.int)  # noqa: S311  # spreads load only
+    cron = f"{chance.randrange(60)} {chance.randrange(5, 24)} * * {chance.randrange(7)}"
+    await _add(app, tenant, kind, cron)
+
+
+async def _add(app: Database, tenant: TenantId, kind: JobKind[NoArguments], cron: str) -> None:
+    now = datetime.now(UTC)
     async with app.session(write=True) as session:
         await session.execute(SCOPE, {"tenant": tenant})
         row = _schedule(tenant, kind, cron, "UTC", now)

@@ -45,6 +45,7 @@ class Why(StrEnum):
     REFRESH_REUSED = "REFRESH_REUSED"
     MEMBER_DISABLED = "MEMBER_DISABLED"
     SIGN_ON_CHANGED = "SIGN_ON_CHANGED"
+    RECOVERED = "RECOVERED"  # the database came back as it was before
 
 
 class Session(TenantOwned, backup=Backup.NEVER, rights="SELECT INSERT UPDATE DELETE"):

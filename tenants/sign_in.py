@@ -65,8 +65,8 @@ class SignIns:
             await self._refuse_stranger(slug, email, password, asking)
         member = None
         try:
-            async with self._units.enter(tenant.id, None, write=True) as unit:
-                await attempts.count(unit, members.email_token(unit, email))
+            async with self._units.enter(tenant.id, None, write=True, thaws=True) as unit:
+                await attempts.count(unit, members.email_tokens(unit, email))
                 member = await members.find_by_email(unit, email)
             stored = member.password_hash if member else None
             if not await self._passwords.fits(stored, password, asking) or member is None:
@@ -81,10 +81,10 @@ class SignIns:
     ) -> tuple[Credential, str]:
         who = MemberId(member.id)
         try:
-            async with self._units.enter(tenant, who, write=True, origin=origin) as unit:
+            async with self._units.enter(tenant, who, write=True, thaws=True, origin=origin) as unit:
                 await member_passwords.lock_unchanged(unit, who, member.password_hash)
                 await second_factors.check(unit, who, code)
-                await attempts.forget(unit, members.email_token(unit, email))
+                await attempts.forget(unit, members.email_tokens(unit, email))
                 credential = await sessions.begin(unit, who, Method.PASSWORD, device)
                 unit.audit(_SIGNED_IN, subject_type="Member", subjects=[who])
                 return credential, refresh_tokens.give(unit, credential)
@@ -139,6 +139,7 @@ class SignIns:
             credential.tenant,
             credential.principal,
             write=True,
+            thaws=True,
             origin=origin,
             under=credential.session,
             key=credential.key,
@@ -172,6 +173,6 @@ def asking_of(credential: Credential) -> Asking:
     return Asking(credential.tenant.hex, credential.principal.hex)
 
 
-def proofs_of(unit: Unit, member: MemberId) -> bytes:
+def proofs_of(unit: Unit, member: MemberId) -> list[bytes]:
     """What failures of a known member are counted under; apart from those of its e-mail, which anybody may make."""
-    return attempts.token_of(unit, "proofs", member.bytes)
+    return attempts.tokens_of(unit, "proofs", member.bytes)

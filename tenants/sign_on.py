@@ -99,7 +99,7 @@ class SignOnRequest(TenantOwned, backup=Backup.NEVER, rights="SELECT INSERT UPDA
     expires_at: Mapped[datetime] = clear("it is not taken up from then on", TIMESTAMP(timezone=True))
 
 
-class MemberLink(TenantOwned, backup=Backup.NEVER, rights="SELECT INSERT DELETE"):
+class MemberLink(TenantOwned, backup=Backup.NEVER, rights="SELECT INSERT UPDATE DELETE"):
     """Whom (issuer, subject) stands for by that provider's word, and by no other's that names the same issuer.
 
     Unique: one identity means one member; never the e-mail, which can change hands.

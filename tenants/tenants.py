@@ -54,7 +54,7 @@ tenants = Table(
     Column("disclosure_budget", Integer, nullable=True, info=_clear("plain values per member and hour")),
     Column("frozen", Text, nullable=True, info=_clear("why nothing may be written now")),
     Column("reveal_needs_step_up", Boolean, nullable=False, server_default=false(), info=_clear("a setting of theirs")),
-    CheckConstraint("status IN ('PENDING', 'ACTIVE', 'SUSPENDED')", name="status"),
+    CheckConstraint("status IN ('PENDING', 'ACTIVE', 'SUSPENDED', 'CLOSED')", name="status"),
     CheckConstraint("frozen IN ('RESTORE', 'OFFBOARDING')", name="frozen"),
 )
 
@@ -166,6 +166,18 @@ async def suspend(platform: Database, slug: str) -> Tenant:
 
 async def resume(platform: Database, slug: str) -> Tenant:
     return await _move(platform, slug, "SUSPENDED", "ACTIVE")
+
+
+async def shut(platform: Database, slug: str) -> Tenant:
+    """From the next request on nobody enters it any more, ever; its name goes, its slug stays taken."""
+    statement = (
+        update(tenants)
+        .where(tenants.c.slug == slug, tenants.c.status != "CLOSED")
+        .values(status="CLOSED", name=tenants.c.slug, key_epoch=tenants.c.key_epoch + 1)
+    )
+    async with platform.connection() as connection:
+        await connection.execute(statement)
+    return await get(platform, slug)
 
 
 async def activate(platform: Database, slug: str) -> Tenant:

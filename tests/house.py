@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import httpx
 import orjson
 
@@ -127,6 +128,14 @@ class House:
                 await unit.flush()
                 unit.add(MemberOwnRole(tenant_id=acme, member_id=made, role_id=role))
         return Credential(acme, MemberId(made))
+
+    async def forget_jobs(self) -> None:
+        """What earlier tests left undone would keep a worker busy; at once for those who are about to start one."""
+        connection = await asyncpg.connect(self.superuser_url)
+        try:
+            await connection.execute("DELETE FROM jobs; DELETE FROM schedules")
+        finally:
+            await connection.close()
 
     async def add_team(self, *mates: Credential, tenant: str = "acme") -> UUID:
         """A new team of these members."""

@@ -100,6 +100,7 @@ def _role(name: str, role: AppRole) -> dict[str, str]:
 @asynccontextmanager
 async def served(house: House, **more: str) -> AsyncIterator[Served]:
     """`coffer serve` on this house, with these variables; its worker runs beside it."""
+    await house.forget_jobs()
     port, metrics_port = _free(), _free()
     variables = environment(house, COFFER_PORT=str(port), COFFER_METRICS_PORT=str(metrics_port), **more)
     command = [sys.executable, "-c", "import cli; cli.main()", "serve"]

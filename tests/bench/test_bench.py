@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.soak import soak_only
+
 ROOT = Path(__file__).parents[2]
 
 
+@soak_only
 def test_every_case_of_the_bench_is_answered_with_its_rows(tmp_path: Path) -> None:
     small = ("--rows", "200", "--seconds", "0.2", "--folder", str(tmp_path))
     done = subprocess.run(

@@ -28,6 +28,7 @@ def environment(house: House) -> dict[str, str]:
         "COFFER_OWNER_DATABASE_URL": str(settings.owner_database_url),
         "COFFER_VAULT_ADDR": settings.vault_address,
         "COFFER_ISSUER": settings.issuer,
+        "COFFER_BACKUP_STORES": ",".join(settings.backup_stores),
     }
     assert settings.provisioner_role is not None
     return made | _role("API", settings.api_role) | _role("PROVISIONER", settings.provisioner_role)

@@ -58,7 +58,16 @@ async def test_the_doctor_finds_a_sound_house_sound(environment: dict[str, str])
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert all(line.startswith("ok ") for line in done.stdout.splitlines())
-    assert len(done.stdout.splitlines()) == 16
+    assert len(done.stdout.splitlines()) == 18 + 6  # and the stores of backups
+
+
+async def test_the_doctor_names_a_store_of_backups_that_is_away(environment: dict[str, str], tmp_path: Path) -> None:
+    stores = [*environment["COFFER_BACKUP_STORES"].split(",")[:1], f"file://{tmp_path}/nowhere"]
+    done = await coffer("doctor", environment=environment | {"COFFER_BACKUP_STORES": ",".join(stores)})
+
+    assert done.returncode == 1
+    assert "ok   store 1 of backups" in done.stdout.splitlines()
+    assert "FIX  store 2 of backups: STORE_AWAY" in done.stdout
 
 
 async def test_the_doctor_tells_of_a_second_place_that_takes_nothing(

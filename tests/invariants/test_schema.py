@@ -17,6 +17,7 @@ from api.directives import Input, Personal, Public, Requires, Writes, argument, 
 from api.schema import build
 from domain import masks
 from domain.customers.fields import DOCUMENTS, ExternalId, Guarded, Note, Profile
+from domain.holds import HoldReason
 from domain.tags import TagName
 from tenants.access import Access, Grants, Level, Permission, Relation, Sensitivity
 from tenants.documents import Document, Mask
@@ -163,6 +164,7 @@ FILLED: dict[str, Document] = {
     ),
     "guarded": Guarded(government_id="123456789"),
     "note": Note(note="a note of hers"),
+    "reason": HoldReason(reason="a claim of hers"),
     "external_id": ExternalId(external_id="L-1234567"),
     "name": TagName(name="Countess"),
     "identity": MemberIdentity(name="Charles Babbage", email="charles@example.org"),

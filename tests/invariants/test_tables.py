@@ -106,6 +106,15 @@ def test_a_table_that_says_too_little_is_refused_at_import(declare: Callable[[],
         declare()
 
 
+def test_sealed_values_that_no_rotation_could_seal_anew_are_refused_at_import() -> None:
+    with pytest.raises(TypeError, match="UPDATE to be sealed anew"):
+
+        class Fixed(Aside, TenantOwned, backup=Backup.DATA, rights="SELECT INSERT"):
+            __tablename__ = "fixed"
+            id: Mapped[UUID] = clear("made at random", primary_key=True)
+            b: Mapped[Any] = sealed(Note, place="fixed.b")
+
+
 def test_a_table_that_says_everything_is_accepted() -> None:
     made = table("t12", a=word(), b=(Any, sealed(Note, place="t.b")))
     assert set(owned.places(made)) == {"b"}

@@ -1,6 +1,7 @@
 """A TCP proxy that can be switched off, as a broker that goes away and comes back."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -13,11 +14,20 @@ class Proxy:
     here: int = 0
     hangs: bool = False  # takes what is sent, and hands nothing on
     _server: asyncio.Server | None = None
+    _kept: socket.socket | None = None
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
 
     async def on(self) -> None:
-        self._server = await asyncio.start_server(self._joined, "127.0.0.1", self.here)
-        self.here = self._server.sockets[0].getsockname()[1]
+        if not self.here:
+            self._keep_port()
+        self._server = await asyncio.start_server(self._joined, "127.0.0.1", self.here, reuse_port=True)
+
+    def _keep_port(self) -> None:
+        """By a socket that is bound and never listens, so that nobody else gets the port while we are away."""
+        self._kept = socket.socket()
+        self._kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._kept.bind(("127.0.0.1", 0))
+        self.here = self._kept.getsockname()[1]
 
     async def off(self) -> None:
         """New connections are refused, and open ones cut."""
@@ -50,3 +60,5 @@ async def proxy(host: str, port: int) -> AsyncIterator[Proxy]:
         yield made
     finally:
         await made.off()
+        if made._kept is not None:
+            made._kept.close()

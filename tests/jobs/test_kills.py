@@ -28,7 +28,7 @@ from tests.jobs.proxies import proxy
 
 SOAK = os.environ.get("COFFER_SOAK") == "1"
 BROKER = AMQP or REDIS or MEMORY
-KILLS, CLIENTS, AWAY, REPLAYED = (200, 4, 300.0, 300) if SOAK else (12, 3, 10.0, 50)
+KILLS, CLIENTS, AWAY, REPLAYED = (200, 4, 300.0, 300) if SOAK else (8, 3, 8.0, 50)
 SEED = int(os.environ.get("COFFER_TEST_SEED", "4"))
 PATIENCE = 5.0  # seconds that a write may take at most while the broker is away
 DRAINED = 1200.0 if SOAK else 120.0  # seconds, three deaths take thirty of them; only a hang takes so long

@@ -92,7 +92,7 @@ class Look:
         return self.viewer.may("CUSTOMERS_READ", self.near(customer, "Customer.id"))
 
     def near(self, row: str, coordinate: str) -> Nearness:
-        is_customer = coordinate.startswith(("Customer.", "Address."))
+        is_customer = coordinate.startswith(("Customer.", "Address.", "LegalHold."))
         return self.viewer.near(self.truth.owners[row]) if is_customer else Nearness.NONE
 
     def _objects(self, document: Document, branch: Branch, value: Any, row: str) -> Iterator[str]:

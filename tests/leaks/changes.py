@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 from api.paging import global_id
 from domain.imports import IMPORT
@@ -10,7 +11,7 @@ from tenants.jobs import NoArguments
 from tests.api.test_imports import written
 from tests.leaks import people
 from tests.leaks.graph import roots
-from tests.leaks.seeds import Seeds, local
+from tests.leaks.seeds import Seeds, endpoint, know_hold, know_service, local, new_endpoint, new_hold
 from tests.leaks.viewers import LEAVES, Nearness, Viewer
 
 _VERSION = "query($id: ID!) { customer(id: $id) { version } }"
@@ -18,6 +19,12 @@ _TEAM = "mutation($n: String!) { createTeam(name: $n) { team { id } } }"
 _STATE = (
     "UPDATE jobs SET state = $3, ended_at = CASE WHEN $3 = 'PARKED' THEN now() END WHERE tenant_id = $1 AND id = $2"
 )
+_ENDPOINT_VERSION = "query($id: ID!) { node(id: $id) { ... on WebhookEndpoint { version } } }"
+_ENDPOINT_ENABLED = "UPDATE webhook_endpoints SET state = 'ACTIVE' WHERE tenant_id = $1"
+_UNHELD = "DELETE FROM legal_holds WHERE tenant_id = $1 AND customer_id = $2"
+_LIFTED = "UPDATE legal_holds SET lifted_at = now() WHERE tenant_id = $1 AND lifted_at IS NULL"
+_STAYING = "DELETE FROM offboardings WHERE tenant_id = $1"
+_PROVEN = "UPDATE member_sessions SET confirmed_at = now() WHERE tenant_id = $1"
 _DISABLED = "UPDATE members SET status = 'DISABLED' WHERE tenant_id = $1 AND id = $2"
 _KEY = "mutation($n: String!) { createApiKey(name: $n, roles: [ANALYST]) { apiKey { id service { id } } } }"
 
@@ -139,6 +146,11 @@ async def _schedule(_seeds: Seeds, _viewer: Viewer) -> Change:
     return Change({"kind": "tidy", "cron": "0 3 * * 1"})
 
 
+async def _key_to_rotate(seeds: Seeds, _viewer: Viewer) -> Change:
+    await seeds.superuser(_PROVEN)
+    return Change({"purpose": "KEK"})
+
+
 async def _invited(seeds: Seeds, _viewer: Viewer) -> Change:
     seeds.made += 1
     known = people.member(seeds.letter, seeds.made)
@@ -202,9 +214,83 @@ def _team(argument: str, **more: Callable[[Seeds], Any]) -> Make:
     return make
 
 
+async def _new_endpoint(seeds: Seeds, _viewer: Viewer) -> Change:
+    def settle(payload: Mapping[str, Any]) -> None:
+        if payload["endpoint"]:
+            know_service(seeds, payload["endpoint"]["service"]["id"])
+
+    return Change({"input": endpoint(seeds)}, settle)
+
+
+async def _changed_endpoint(seeds: Seeds, _viewer: Viewer) -> Change:
+    read = await seeds.data(_ENDPOINT_VERSION, id=seeds.endpoint)
+    return Change({"id": seeds.endpoint, "version": read["node"]["version"], "input": {"payload": "FULL"}})
+
+
+async def _doomed_endpoint(seeds: Seeds, _viewer: Viewer) -> Change:
+    return Change({"id": await new_endpoint(seeds)})
+
+
+def _endpoint(argument: str, **more: Any) -> Make:
+    async def make(seeds: Seeds, _viewer: Viewer) -> Change:
+        await seeds.superuser(_ENDPOINT_ENABLED)
+        return Change({argument: seeds.endpoint, **more})
+
+    return make
+
+
+async def _sent_before(seeds: Seeds, _viewer: Viewer) -> Change:
+    await seeds.superuser(_ENDPOINT_ENABLED)
+    return Change({"id": seeds.delivery})
+
+
+async def _bare(_seeds: Seeds, _viewer: Viewer) -> Change:
+    return Change({})
+
+
+async def _backup(seeds: Seeds, _viewer: Viewer) -> Change:
+    return Change({"id": await seeds.new_backup()})
+
+
 async def _new_team(seeds: Seeds, _viewer: Viewer) -> Change:
     seeds.made += 1
     return Change({"name": f"team {seeds.made}"})
+
+
+def _hold(customer: str) -> Make:
+    async def make(seeds: Seeds, _viewer: Viewer) -> Change:
+        seeds.made += 1
+        known, whose = people.hold(seeds.letter, seeds.made), seeds.customers[customer]
+
+        def settle(payload: Mapping[str, Any]) -> None:
+            if payload["hold"]:
+                know_hold(seeds, payload["hold"]["id"], known, whose)
+
+        await seeds.superuser(_UNHELD, local(whose))
+        return Change({"customer": whose, "reason": known["LegalHold.reason"]}, settle)
+
+    return make
+
+
+async def _held(seeds: Seeds, _viewer: Viewer) -> Change:
+    return Change({"id": await new_hold(seeds, seeds.customers["a mate"])})
+
+
+def _offboarding(**arguments: Any) -> Make:
+    """No hold is open, nobody has asked for it yet, and whoever asks has just proved to be it."""
+
+    async def make(seeds: Seeds, _viewer: Viewer) -> Change:
+        await seeds.superuser(_LIFTED)
+        await seeds.superuser(_STAYING)
+        await seeds.superuser(_PROVEN)
+        return Change(arguments)
+
+    return make
+
+
+async def _no_backup(_seeds: Seeds, _viewer: Viewer) -> Change:
+    """It takes a proof that no viewer here has, so nobody learns even that there is none."""
+    return Change({"backup": global_id("Backup", uuid4())})
 
 
 CHANGES: Mapping[str, list[Make]] = {
@@ -221,7 +307,19 @@ CHANGES: Mapping[str, list[Make]] = {
     "resumeJob": [_job("PAUSED")],
     "cancelJob": [_job("READY")],
     "retryJob": [_job("PARKED")],
+    "placeHold": [_hold("a mate"), _hold("a stranger")],
+    "liftHold": [_held],
+    "requestOffboarding": [_offboarding(coolingDays=1)],
+    "approveOffboarding": [_offboarding()],
+    "cancelOffboarding": [_offboarding()],
+    "restoreBackup": [_no_backup],
+    "drillBackup": [_no_backup],
     "setSchedule": [_schedule],
+    "rotateKey": [_key_to_rotate],
+    "makeBackup": [_bare],
+    "verifyBackup": [_backup],
+    "repairBackup": [_backup],
+    "deleteBackup": [_backup],
     "inviteMember": [_invited],
     "setMemberRoles": [_roles_of],
     "disableMember": [_member],
@@ -229,6 +327,15 @@ CHANGES: Mapping[str, list[Make]] = {
     "createApiKey": [_key, _another_key],
     "rotateApiKey": [_made_key],
     "revokeApiKey": [_made_key],
+    "createWebhookEndpoint": [_new_endpoint],
+    "updateWebhookEndpoint": [_changed_endpoint],
+    "deleteWebhookEndpoint": [_doomed_endpoint],
+    "enableWebhookEndpoint": [_endpoint("id")],
+    "disableWebhookEndpoint": [_endpoint("id")],
+    "rotateWebhookSecret": [_endpoint("id")],
+    "sendTestEvent": [_endpoint("endpoint")],
+    "redeliverWebhook": [_sent_before],
+    "replayWebhooks": [_endpoint("endpoint", since="2001-01-01T00:00:00Z", until="2001-01-02T00:00:00Z")],
     "createTeam": [_new_team],
     "renameTeam": [_team("id", name=lambda seeds: f"team {seeds.made} anew")],
     "addTeamMembers": [_team("team", members=lambda seeds: [seeds.mate])],
@@ -242,7 +349,10 @@ BARE = {
     "acceptInvitation cancelInvitation": "ids",
     "createRole updateRole deleteRole deleteTeam": "names of roles and ids",
     "updateTenant signUp completeSignUp": "the tenant's own name",
+    "holdBackup setBackupRetention": "counts, codes and moments",
     "setSignOn removeSignOn beginSignOn linkSignOn completeSignOn": "addresses of providers, tokens",
+    "eraseCustomer": "ids, codes, counts and moments",
+    "exportCustomer": "all of one customer, for those who may: see test_revealing.py",
     "revealCustomerField": "one value for those who may: see test_revealing.py",
 }
 

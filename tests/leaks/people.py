@@ -89,6 +89,10 @@ def tag(letter: str, n: int) -> dict[str, Any]:
     return {"Tag.name": f"Etikka{letter}{n:03} ☂"}
 
 
+def hold(letter: str, n: int) -> dict[str, Any]:
+    return {"LegalHold.reason": f"Haftgrundka{letter}{n:03} 🔒"}
+
+
 def device(letter: str, n: int) -> dict[str, Any]:
     at = f"{letter}{n:03}"
     return {"Device.userAgent": f"Agentka{at}/7", "Device.address": f"2001:db8:ka:{at}::{at}"}

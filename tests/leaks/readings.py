@@ -57,6 +57,16 @@ QUERIES: Mapping[str, Ask] = {
         + [{"type": "Customer", "field": "stage"}, {"type": "Tag", "field": "name"}]
     ),
     "signOn": _once(),
+    "legalHolds": lambda *who: [{"customer": each} for each in _customers(*who)],
+    "erasures": _once(first=_FEW),
+    "erasure": lambda here, there, _: [{"id": each.erasure} for each in (here, there)],
+    "offboarding": _once(),
+    "webhookEndpoints": _once(first=_FEW),
+    "webhookDeliveries": _once(first=_FEW),
+    "webhookPreview": lambda *who: (
+        [{"roles": [role], "customer": each} for each in _customers(*who) for role in ("MANAGER", "ANALYST")]
+        + [{"endpoint": who[0].endpoint, "customer": each, "payload": "FULL"} for each in _customers(*who)[:2]]
+    ),
     "sessions": lambda here, there, viewer: [
         {"member": each, "first": _FEW} for each in (viewer.member or None, here.owner.member, there.owner.member)
     ],
@@ -82,6 +92,12 @@ QUERIES: Mapping[str, Ask] = {
     "role": lambda here, there, _: [{"id": each.roles[0]} for each in (here, there)],
     "builtInRoles": _once(),
     "schedules": _once(),
+    "keys": _once(),
+    "rotations": _once(first=_FEW),
+    "keyCoverage": _once(),
+    "backup": lambda here, there, _: [{"id": each.backup} for each in (here, there)],
+    "backups": _once(first=_FEW),
+    "backupRetention": _once(),
     "teams": _once(first=3),
     "node": lambda *who: [{"id": each} for each in _nodes(*who)],
     "nodes": lambda *who: [{"ids": [each for each in _nodes(*who) if _kind(each) == kind]} for kind in _NODES],

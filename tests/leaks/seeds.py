@@ -30,14 +30,32 @@ _IMPORT = "mutation($i: ImportInput!) { importCustomers(input: $i) { job { id } 
 _IMPORTED = "query($j: ID!) { importRows(job: $j) { nodes { customer { id } } } }"
 _TAG = "mutation($n: String!) { createTag(name: $n) { tag { id } } }"
 _SCHEDULE = 'mutation { setSchedule(kind: "tidy", cron: "0 3 * * 1") { userErrors { code } } }'
+_ROTATE = "mutation { rotateKey(purpose: BIK) { rotation { id } } }"
 _KEY = """mutation($n: String!, $r: [ID!]) { createApiKey(name: $n, roles: [ANALYST], ownRoles: $r) {
     apiKey { id service { id } } } }"""
 _PROVIDER = "mutation($i: SignOnInput!) { setSignOn(input: $i) { provider { id } userErrors { code path } } }"
+_ENDPOINT = """mutation($i: WebhookEndpointInput!) { createWebhookEndpoint(input: $i) {
+    endpoint { id service { id } } userErrors { code path message } } }"""
+_TEST = "mutation($e: ID!) { sendTestEvent(endpoint: $e) { delivery { id } } }"
+_HOLD = "mutation($c: ID!, $r: String!) { placeHold(customer: $c, reason: $r) { hold { id } userErrors { code } } }"
+_LIFT = "mutation($h: ID!) { liftHold(id: $h) { userErrors { code } } }"
+_ERASED = """INSERT INTO erasures (tenant_id, id, number, subject, at, principal, cause, ticket, head)
+    VALUES ($1, $2, 1, gen_random_uuid(), now(), $3, 'REQUEST', 'DSR-1', sha256('x'))"""
+_FINISHED = """INSERT INTO erasure_certificates (tenant_id, id, generation, finished_at, certificate, key_version,
+    signature) VALUES ($1, $2, 1, now(), '{}', 1, 'x')"""
+_STAYED = """INSERT INTO offboardings (tenant_id, id, state, requested_by, requested_at, cooling_days, approved_by,
+    approved_at, ended_at) VALUES ($1, gen_random_uuid(), 'CANCELLED', $2, now(), 14, $3, now(), now())"""
 # What others count now and then.
 _USED = "INSERT INTO usage_hours VALUES ($1, date_trunc('hour', now()), 1, 1, 0) ON CONFLICT DO NOTHING"
 _KEPT = "INSERT INTO usage_sizes VALUES ($1, current_date, 1, 1, now()) ON CONFLICT DO NOTHING"
 _LEFT = """INSERT INTO disclosure_counters (tenant_id, viewer, hour, records, plain, masked)
     VALUES ($1, $2, date_trunc('hour', now()), 1, 1, 1)"""
+_ATTEMPTED = """INSERT INTO webhook_attempts (tenant_id, delivery_id, number, endpoint_id, at, duration_ms, status,
+    body_hash, fields) VALUES ($1, $2, 1, $3, now(), 5, 500, sha256('x'), '{city:PLAIN}')"""
+_BACKUP = """INSERT INTO backups (tenant_id, id, number, kind, state, created_at, coding, dek_versions, wrapped_key,
+    tables) SELECT $1, $2, coalesce(max(number), 0) + 1, 'ASKED', 'VERIFIED', now(), 'single', '{1}', 'vault:v1:none',
+    '{"customers": 1}'
+    FROM backups WHERE tenant_id = $1"""
 _LAST_JOB = "UPDATE schedules SET last_job = $2 WHERE tenant_id = $1"
 
 
@@ -60,6 +78,11 @@ class Seeds:
     session: str = ""  # of the owner
     key: str = ""  # of a service
     provider: str = ""  # of sign-ons
+    keys: list[str] = field(default_factory=list)  # a data key, and a rotation
+    erasure: str = ""  # that is finished
+    endpoint: str = ""  # of webhooks
+    delivery: str = ""  # to it
+    backup: str = ""
     roles: list[str] = field(default_factory=list)
     made: int = 0  # how many people there are
 
@@ -71,7 +94,7 @@ class Seeds:
     def nodes(self) -> list[str]:
         """An id of each type that is a node; customers apart."""
         own = [self.tag, self.job, self.owner.member, self.entry, self.roles[0], self.team, self.key, self.provider]
-        return [*own, self.session]
+        return [*own, self.session, self.erasure, self.endpoint, self.delivery, *self.keys]
 
     async def post(self, viewer: Viewer, document: str, variables: dict[str, Any] | None = None) -> httpx.Response:
         """Each answer bears the same request id, so that equal ones have equal bytes."""
@@ -97,6 +120,11 @@ class Seeds:
         assert made["userErrors"] == [], made
         self.know(made["customer"]["id"], sent, None if owner is None else owner.member)
         return str(made["customer"]["id"])
+
+    async def new_backup(self) -> str:
+        backup = new_id()
+        await self.superuser(_BACKUP, backup)
+        return global_id("Backup", backup)
 
     async def new_tag(self) -> str:
         self.made += 1
@@ -202,6 +230,8 @@ async def _things(seeds: Seeds) -> None:
     entries = await seeds.data("{ auditEntries(first: 1) { nodes { id } } }")
     seeds.entry = entries["auditEntries"]["nodes"][0]["id"]
     await seeds.data(_SCHEDULE)
+    turned = (await seeds.data(_ROTATE))["rotateKey"]["rotation"]["id"]
+    seeds.keys = [(await seeds.data("{ keys { id } }"))["keys"][0]["id"], turned]
     known = people.service(seeds.letter)
     made = (await seeds.data(_KEY, n=known["Member.name"], r=seeds.roles[:1]))["createApiKey"]["apiKey"]
     seeds.key = made["id"]
@@ -210,10 +240,58 @@ async def _things(seeds: Seeds) -> None:
     set_ = (await seeds.data(_PROVIDER, i=_provider(seeds)))["setSignOn"]
     assert set_["userErrors"] == [], set_
     seeds.provider = set_["provider"]["id"]
+    seeds.endpoint = await new_endpoint(seeds)
+    seeds.delivery = (await seeds.data(_TEST, e=seeds.endpoint))["sendTestEvent"]["delivery"]["id"]
+    await seeds.superuser(_ATTEMPTED, local(seeds.delivery), local(seeds.endpoint))
+    seeds.backup = await seeds.new_backup()
     await seeds.superuser(_LAST_JOB, local(seeds.job))
     await seeds.superuser(_USED)
     await seeds.superuser(_KEPT)
     await seeds.superuser(_LEFT, local(seeds.owner.member))
+    await _ends(seeds)
+
+
+def endpoint(seeds: Seeds) -> dict[str, Any]:
+    """The input of one; its address is public, and nobody sends anything there."""
+    name = people.service(seeds.letter)["Member.name"]
+    return {"name": name, "url": "https://93.184.215.14/hook", "roles": ["ANALYST"], "ownRoles": seeds.roles[:1]}
+
+
+async def new_endpoint(seeds: Seeds) -> str:
+    made = (await seeds.data(_ENDPOINT, i=endpoint(seeds)))["createWebhookEndpoint"]
+    assert made["userErrors"] == [], made
+    know_service(seeds, made["endpoint"]["service"]["id"])
+    return str(made["endpoint"]["id"])
+
+
+def know_service(seeds: Seeds, service: str) -> None:
+    known = people.service(seeds.letter)
+    seeds.truth.know(service, known, people.cores_of(known))
+    seeds.truth.services.add(service)
+
+
+async def _ends(seeds: Seeds) -> None:
+    """Somebody who was erased, somebody who may not be, and a tenant's end that was called off."""
+    for name in (_MATE, _STRANGER):
+        await seeds.data(_LIFT, h=await new_hold(seeds, seeds.customers[name]))
+    erasure = new_id()
+    await seeds.superuser(_ERASED, erasure, local(seeds.mate))
+    await seeds.superuser(_FINISHED, erasure)
+    seeds.erasure = global_id("Erasure", erasure)
+    await seeds.superuser(_STAYED, local(seeds.owner.member), local(seeds.mate))
+
+
+async def new_hold(seeds: Seeds, customer: str) -> str:
+    seeds.made += 1
+    known = people.hold(seeds.letter, seeds.made)
+    placed = (await seeds.data(_HOLD, c=customer, r=known["LegalHold.reason"]))["placeHold"]
+    assert placed["userErrors"] == [], placed
+    know_hold(seeds, placed["hold"]["id"], known, customer)
+    return str(placed["hold"]["id"])
+
+
+def know_hold(seeds: Seeds, hold: str, known: dict[str, Any], customer: str) -> None:
+    seeds.truth.know(hold, known, people.cores_of(known), seeds.truth.owners[customer])
 
 
 def _imported(sent: dict[str, Any]) -> dict[str, Any]:

@@ -120,12 +120,12 @@ PAGED = [name for name, field in graph.roots("Query").items() if name.endswith("
 
 
 @pytest.mark.parametrize("name", sorted({*PAGED} - {"findCustomers", "importRows"}))
-async def test_a_cursor_holds_a_key_an_id_and_a_mac(here: Seeds, there: Seeds, name: str) -> None:
+async def test_a_cursor_holds_a_version_a_key_an_id_and_a_mac(here: Seeds, there: Seeds, name: str) -> None:
     page = (await here.data(CURSORS.format(name)))["at"]
     cursors = {each["cursor"] for each in page["edges"]} | {
         page["pageInfo"]["startCursor"],
         page["pageInfo"]["endCursor"],
     }
     raw = [base64.urlsafe_b64decode(each + "=" * (-len(each) % 4)) for each in cursors]
-    assert {len(each) for each in raw} == {8 + 16 + 16}
+    assert {len(each) for each in raw} == {2 + 8 + 16 + 16}
     assert Look(ANONYMOUS, here.truth, there.truth).canaries(b"\n".join(raw)) == []

@@ -34,6 +34,7 @@ LEAVES: dict[str, tuple[str, Mask, str]] = {
     "Tag.name": (I, Mask.TEXT, ""),
     "Member.name": (I, Mask.NAME, ""),
     "Member.email": (C, Mask.EMAIL, ""),
+    "LegalHold.reason": (N, Mask.TEXT, ""),
     "Device.userAgent": (C, Mask.TEXT, ""),
     "Device.address": (L, Mask.TEXT, ""),
 }
@@ -104,7 +105,9 @@ BUILT_IN = {
     Role.ADMIN: Says(TABLE[Role.ADMIN], permissions=frozenset({*_READ, "API_KEYS_MANAGE", "JOBS_READ"})),
     Role.MANAGER: Says(
         TABLE[Role.MANAGER],
-        permissions=frozenset({*_READ, *_EDIT, "CUSTOMERS_HAND_OVER", "CUSTOMERS_REVEAL", "TAGS_MANAGE", "JOBS_READ"}),
+        permissions=frozenset(
+            {*_READ, *_EDIT, "CUSTOMERS_HAND_OVER", "CUSTOMERS_REVEAL", "CUSTOMERS_ERASE", "TAGS_MANAGE", "JOBS_READ"}
+        ),
         searches=frozenset({"IDENTITY", "CONTACT", "EXTERNAL_ID"}),
         writes=frozenset({I, C, L, B, N}),
     ),

@@ -18,6 +18,7 @@ import pytest
 from local.people import LEGISLATORS
 from local.postgres import Postgres, _binaries, postgres
 from local.processes import owned_folder
+from tests.soak import soak_only
 
 COFFER = [sys.executable, "-c", "import cli; cli.main()", "demo"]
 ROOT = Path(__file__).parent.parent.parent
@@ -86,6 +87,7 @@ def database(runs: Runs) -> Iterator[Postgres]:
         yield server
 
 
+@soak_only
 def test_a_start_killed_while_loading_is_finished_by_the_next(runs: Runs) -> None:
     assert 0 < runs.rows_at_the_kill < 537
     assert runs.finished.returncode == 0, runs.finished.stderr

@@ -31,6 +31,7 @@ EDITS = {
     Permission.CUSTOMERS_ARCHIVE,
 }
 HOUSE = {
+    Permission.CUSTOMERS_HOLD,
     Permission.MEMBERS_READ,
     Permission.MEMBERS_MANAGE,
     Permission.ROLES_MANAGE,
@@ -75,6 +76,7 @@ def test_a_role_searches_by_what_the_design_says(role: Role) -> None:
                 Permission.CUSTOMERS_HAND_OVER,
                 Permission.CUSTOMERS_IMPORT,
                 Permission.CUSTOMERS_REVEAL,
+                Permission.CUSTOMERS_ERASE,
                 Permission.TAGS_MANAGE,
                 Permission.MEMBERS_READ,
                 Permission.JOBS_READ,
