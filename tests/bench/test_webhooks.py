@@ -5,7 +5,10 @@ import re
 import sys
 from pathlib import Path
 
+from tests.soak import soak_only
 
+
+@soak_only
 async def test_the_bench_of_webhooks_runs_and_prints_every_rate(tmp_path: Path) -> None:
     command = (sys.executable, "-m", "bench.webhooks", "--rows", "200", "--events", "500", "--folder", str(tmp_path))
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)

@@ -1,4 +1,4 @@
-"""No space in a store, the folder of temporary files or the database, and a database that refuses writes: it passes.
+"""No space in a store, in the folder of temporary files, in the database: it passes.
 
 Nothing that was acknowledged is lost, and what was begun goes on by itself once there is space again.
 """
