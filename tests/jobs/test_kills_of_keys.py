@@ -29,6 +29,7 @@ from tests.jobs.desk import until
 from tests.jobs.havoc import Havoc
 from tests.jobs.reckonings import Reckoning
 from tests.jobs.test_kills import breaks, linked
+from tests.soak import soak_only
 
 SOAK = os.environ.get("COFFER_SOAK") == "1"
 KILLS = int(os.environ.get("COFFER_TEST_KILLS", "200" if SOAK else "3"))
@@ -63,6 +64,7 @@ async def key_files(apart: House) -> AsyncIterator[KeyFiles]:
     await maker.close()
 
 
+@soak_only
 async def test_killed_workers_lose_no_key_no_row_and_no_backup(
     apart: House, superuser: asyncpg.Connection, key_files: KeyFiles, tmp_path: Path
 ) -> None:
