@@ -25,6 +25,7 @@ from tests.api.staff import ask, done, id_of, join, refused
 from tests.cli.test_cli import coffer, environment  # noqa: F401  # a fixture
 from tests.erasing import ERRORS, Leaver
 from tests.house import House
+from tests.soak import soak_only
 
 OFFBOARDING = "offboarding { state coolingDays shredAfter endedAt requestedBy { id } approvedBy { id } }"
 REQUEST = f"mutation($d: Int! = 14) {{ at: requestOffboarding(coolingDays: $d) {{ {OFFBOARDING} {ERRORS} }} }}"
@@ -323,6 +324,7 @@ async def test_a_key_store_that_is_away_ends_nothing(leaver: Leaver) -> None:
     assert (await tenants.get(api.platform, leaver.tenant.slug)).status == "ACTIVE"
 
 
+@soak_only
 async def test_the_operator_approves_for_a_sole_owner_and_shreds_by_the_command(
     leaver: Leaver,
     environment: dict[str, str],  # noqa: F811

@@ -9,6 +9,7 @@ import pytest
 from tenants.ids import new_id
 from tests.cli.test_cli import coffer, environment
 from tests.house import House
+from tests.soak import soak_only
 
 __all__ = ["environment"]  # the fixture
 OPEN = "SELECT count(*) FROM rotations WHERE tenant_id = $1 AND purpose = $2 AND ended_at IS NULL"
@@ -42,6 +43,7 @@ async def test_a_tenants_key_is_turned_over_once(
     assert "vault:" not in shown.stdout
 
 
+@soak_only
 async def test_the_whole_fleets_keys_are_turned_over_by_a_job_each(
     house: House, superuser: asyncpg.Connection, environment: dict[str, str], slug: str
 ) -> None:

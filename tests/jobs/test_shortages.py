@@ -35,6 +35,7 @@ from tests.jobs.crowds import Crowd
 from tests.jobs.desk import until
 from tests.jobs.havoc import Havoc
 from tests.jobs.reckonings import Reckoning
+from tests.soak import soak_only
 
 REFUSED = 6  # changes, so that it was noticed
 PEOPLE = 8
@@ -234,6 +235,7 @@ def objects_on(disk: Path) -> list[str]:
     return sorted(path.name for path in disk.rglob("*") if path.is_file() and path.name != "filling")
 
 
+@soak_only
 async def test_without_space_for_temporary_files_a_worker_does_all_its_work(house: House, tmp_path: Path) -> None:
     with small_disk("16k") as disk, filled(disk):
         async with Shortage.of(house, tmp_path, temporary=disk) as short:
