@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from tests.house import House
 
 
+_LONG = frozenset({"local", "jobs", "cli", "deploy", "leaks", "invariants", "webhooks"})
+
+
 @dataclass(frozen=True, slots=True)
 class Vault:
     """A configured OpenBao; `server` may be stopped by a test that starts it again."""
@@ -29,6 +32,11 @@ class Vault:
 def pytest_configure() -> None:
     # `timeout` and CI end us by SIGTERM; as Ctrl-C it still stops the servers we started
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Folders whose files take long go first, so that no worker is left alone with one of them at the end."""
+    items.sort(key=lambda item: item.path.parent.name not in _LONG)  # stable
 
 
 @pytest.fixture(scope="session")
