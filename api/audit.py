@@ -11,13 +11,14 @@ from api.directives import Input, argument, input_, requires
 from api.meanings import described
 from api.members import Member, members_of
 from api.operation import Operation
-from api.paging import Connection, Node, any_local_id, cursor, global_id, local_id, window
+from api.paging import Connection, Node, cursor, global_id, local_id, window
 from domain import audits, normalise
 from domain.audits import EntryView
 from domain.errors import BadInput
 from domain.normalise import Invalid
 from tenants.access import Permission
 from tenants.audit.verify import BreakKind
+from tenants.ids import any_local_id
 
 MOST = 200_000  # entries that one request may verify; they stream, but they take time
 _READ = Permission.AUDIT_READ

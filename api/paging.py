@@ -1,7 +1,5 @@
 """Relay: global ids, cursors under a MAC, connections; and the user errors that every mutation answers with."""
 
-import base64
-import binascii
 import struct
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -15,6 +13,7 @@ from api.directives import public
 from domain.errors import BadInput, Refused
 from domain.paging import Key, Page, Window
 from tenants import ids
+from tenants.ids import any_local_id, bytes_of, text_of
 from tenants.unit import Unit
 
 T = TypeVar("T")
@@ -115,14 +114,6 @@ def global_id(kind: str, local: UUID) -> strawberry.ID:
     return strawberry.ID(ids.global_id(kind, local))
 
 
-def any_local_id(text: str) -> tuple[str, UUID] | None:
-    """The type's name and the id inside a global id, or None where the text is none of ours."""
-    kind, separator, local = (_bytes(text) or b"").partition(b":")
-    if not separator or len(local) != 16 or not kind.isalpha():
-        return None
-    return kind.decode(), UUID(bytes=local)
-
-
 def local_id(kind: str, text: str) -> UUID:
     """The id inside a global id of that type; of anything else the nil UUID, which nothing has.
 
@@ -167,11 +158,11 @@ def cursor(unit: Unit, order: str, key: Key) -> str:
     """
     version = unit.keyring.index_key_versions()[0]
     body = _CURSOR.pack(version, _number(key), key[1].bytes)
-    return _text(body + _mac(unit, order, body, version))
+    return text_of(body + _mac(unit, order, body, version))
 
 
 def key_of(unit: Unit, order: str, text: str, argument: str) -> Key:
-    raw = _bytes(text) or b""
+    raw = bytes_of(text) or b""
     body, mac = raw[: _CURSOR.size], raw[_CURSOR.size :]
     version, micros, local = _CURSOR.unpack(body) if len(body) == _CURSOR.size else (0, 0, b"")
     if version not in unit.keyring.index_key_versions() or mac != _mac(unit, order, body, version):
@@ -185,17 +176,3 @@ def _number(key: Key) -> int:
 
 def _mac(unit: Unit, order: str, body: bytes, version: int) -> bytes:
     return unit.keyring.authenticate("cursor", order.encode() + b"\0" + body, version)[:_MAC_BYTES]
-
-
-def _text(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
-
-
-def _bytes(text: str) -> bytes | None:
-    if not text.isascii() or len(text) > 200:
-        return None
-    try:
-        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        return None
-    return raw if _text(raw) == text else None

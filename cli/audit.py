@@ -7,30 +7,31 @@ from typing import Annotated
 import orjson
 import typer
 
-from api.app import Api
-from cli.commands import group, with_api
+from cli.parts import Parts, with_parts
 from tenants import inspections, tenants
 from tenants.audit.export import exported
-from tenants.audit.verify import Verdict
+from tenants.audit.store import CheckpointStore
+from tenants.audit.verify import ChainVerifier, Verdict
 
-audit_app = group("A tenant's audit log: verify its chain, export it.")
+commands = typer.Typer()
 Slug = Annotated[str, typer.Argument(help="The tenant's slug.", metavar="TENANT")]
 _FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S%z"]
 
 
-@audit_app.command()
+@commands.command()
 def verify(slug: Slug) -> None:
     """Recompute the whole chain and hold it against all checkpoints.
 
     Exits with 1 if it is not as it was written, with 3 if it is but the second place could not be asked.
     """
 
-    async def run(api: Api) -> Verdict:
-        tenant = await tenants.get(api.platform, slug)
-        async with inspections.snapshot(api.database, tenant.id) as read:
-            return await api.audit_chain.verify(tenant.id, read)
+    async def run(parts: Parts) -> Verdict:
+        tenant = await tenants.get(parts.platform, slug)
+        chain = ChainVerifier(parts.keys, CheckpointStore(parts.settings.audit_store))
+        async with inspections.snapshot(parts.database, tenant.id) as read:
+            return await chain.verify(tenant.id, read)
 
-    verdict = with_api(run)
+    verdict = with_parts(run)
     copies = "the second place did not answer" if verdict.copies is None else f"{verdict.copies} copies"
     typer.echo(f"{verdict.entries} entries fit; {verdict.checkpoints} checkpoints, {copies}.")
     if verdict.broken is not None:
@@ -43,7 +44,7 @@ def verify(slug: Slug) -> None:
         sys.exit(3)
 
 
-@audit_app.command()
+@commands.command()
 def export(
     slug: Slug,
     since: Annotated[datetime | None, typer.Option("--from", help="The first moment, UTC.", formats=_FORMATS)] = None,
@@ -51,13 +52,13 @@ def export(
 ) -> None:
     """Print the linked entries as JSON Lines, in the order of the chain, each with its seq and mac."""
 
-    async def run(api: Api) -> None:
-        tenant = await tenants.get(api.platform, slug)
-        async with inspections.snapshot(api.database, tenant.id) as read:
+    async def run(parts: Parts) -> None:
+        tenant = await tenants.get(parts.platform, slug)
+        async with inspections.snapshot(parts.database, tenant.id) as read:
             async for line in exported(tenant.id, read, _utc(since), _utc(until)):
                 sys.stdout.buffer.write(orjson.dumps(line) + b"\n")
 
-    with_api(run)
+    with_parts(run)
 
 
 def _utc(moment: datetime | None) -> datetime | None:

@@ -10,20 +10,20 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from api.app import Api
-from api.paging import any_local_id
-from cli.commands import group, minute, with_api
+from cli.commands import minute
+from cli.parts import Parts, with_parts
 from domain import backups
 from domain.backups import Depth
 from domain.errors import Refused
 from domain.paging import Window
 from tenants import job_inspections, tenants
 from tenants.backups import BackupRow
+from tenants.ids import any_local_id
 from tenants.jobs import ENDED, Job, JobId, JobState
 from tenants.unit import Unit
 from tenants.viewers import TenantId
 
-backups_app = group("A tenant's backups: list, make, verify and repair them.")
+commands = typer.Typer()
 _POLL = 0.5  # seconds
 _MOST = 100
 Start = Callable[[Unit], Awaitable[JobId]]
@@ -45,18 +45,18 @@ def _backup(text: str) -> UUID:
 Id = Annotated[UUID | None, typer.Option("--backup", help="Its id; else the newest.", metavar="ID", parser=_backup)]
 
 
-@backups_app.command("list")
+@commands.command("list")
 def list_(slug: Slug) -> None:
     """The newest hundred, the newest first."""
 
-    async def run(api: Api) -> list[BackupRow]:
-        tenant = await tenants.get(api.platform, slug)
-        async with api.units.enter(tenant.id, None, write=False) as unit:
+    async def run(parts: Parts) -> list[BackupRow]:
+        tenant = await tenants.get(parts.platform, slug)
+        async with parts.units.enter(tenant.id, None, write=False) as unit:
             return list((await backups.page(unit, Window(_MOST))).nodes)
 
     numbers = [Column(name, justify="right") for name in ("rows", "MB", "missing", "rotten")]
     table = Table("number", "id", "made", "kind", "state", "verified", *numbers, "kept as", box=None)
-    for row in with_api(run):
+    for row in with_parts(run):
         verified = minute(row.verified_at) if row.verified_at else "never"
         counts = (sum(row.tables.values()), round(row.bytes / 1e6), row.missing, row.rotten)
         kept = ", ".join([*row.kept_as, *(["held"] if row.held else [])]).lower()
@@ -65,13 +65,13 @@ def list_(slug: Slug) -> None:
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
-@backups_app.command()
+@commands.command()
 def make(slug: Slug, wait: Wait = True) -> None:
     """Back the tenant up now, and verify the backup."""
     _do(slug, backups.make, wait)
 
 
-@backups_app.command()
+@commands.command()
 def verify(
     slug: Slug,
     backup: Id = None,
@@ -86,7 +86,7 @@ def verify(
     _do(slug, start, wait)
 
 
-@backups_app.command()
+@commands.command()
 def repair(slug: Slug, backup: Id = None, wait: Wait = True) -> None:
     """Make what is lost or damaged anew from what is good, then verify the backup."""
 
@@ -104,17 +104,19 @@ async def _newest(unit: Unit) -> UUID:
 
 
 def _do(slug: str, start: Start, wait: bool) -> None:
-    async def run(api: Api) -> Job:
-        tenant = await tenants.get(api.platform, slug)
+    async def run(parts: Parts) -> Job:
+        tenant = await tenants.get(parts.platform, slug)
         try:
-            async with api.units.enter(tenant.id, None, write=True) as unit:
+            async with parts.units.enter(tenant.id, None, write=True) as unit:
                 job = await start(unit)
         except Refused as refused:
             raise typer.BadParameter(refused.message) from None
         typer.echo(f"job {job}", err=True)
-        return await _ended(api, tenant.id, job) if wait else await job_inspections.get(api.database, tenant.id, job)
+        if not wait:
+            return await job_inspections.get(parts.database, tenant.id, job)
+        return await _ended(parts, tenant.id, job)
 
-    job = with_api(run)
+    job = with_parts(run)
     result = job.result or {}
     typer.echo(" ".join([job.state, *([job.reason] if job.reason else []), *(f"{k}={v}" for k, v in result.items())]))
     is_bad = result.get("state") == "BROKEN" or result.get("missing") or result.get("rotten")
@@ -122,9 +124,9 @@ def _do(slug: str, start: Start, wait: bool) -> None:
         sys.exit(1)
 
 
-async def _ended(api: Api, tenant: TenantId, job: JobId) -> Job:
+async def _ended(parts: Parts, tenant: TenantId, job: JobId) -> Job:
     while True:
-        found = await job_inspections.get(api.database, tenant, job)
+        found = await job_inspections.get(parts.database, tenant, job)
         if found.state in ENDED:
             return found
         await asyncio.sleep(_POLL)

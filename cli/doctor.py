@@ -6,25 +6,21 @@ that could not succeed.
 """
 
 import asyncio
-import sys
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-import typer
 from sqlalchemy.exc import DBAPIError
 
 import settings as environment
-from api.app import Api
+from cli.commands import refusal
+from cli.parts import Parts, opened, provisioner_keys
 from crypto.errors import CofferError, KeyRefused
-from crypto.transit import TransitKeys
 from domain.rotations import STUCK_AFTER
 from jobs.backups.stores import Store
-from jobs.brokers import close_broker, open_broker, reach
-from settings import Settings, SettingsError
+from settings import Settings
 from tenants import catalogue, inspections, proving, tenants
 from tenants.audit.store import CheckpointStore
 from tenants.database import Database
@@ -41,77 +37,41 @@ _BEYOND_THE_API = {
 }
 
 
-def doctor() -> None:
-    """Check settings, TLS, database, migrations, Vault, policies, audit store, clocks: a line each, and what to do."""
-    settings = environment.read()
-    typer.echo("ok   settings")
-    found = asyncio.run(_examine(settings))
-    for name, problems in found:
-        for problem in problems:
-            typer.echo(f"FIX  {name}: {problem}")
-        if not problems:
-            typer.echo(f"ok   {name}")
-    if settings.owner_database_url is None:
-        typer.echo("skip migrations: only the owner can read them; set COFFER_OWNER_DATABASE_URL to check them too")
-    if any(problems for _, problems in found):
-        sys.exit(1)
-
-
-def refusal(error: DBAPIError) -> str:
-    """The class of the driver's error tells what is wrong; its message might hold a value."""
-    cause = getattr(error.orig, "__cause__", None) or error.orig
-    return f"Postgres refused ({type(cause).__name__}); check role, password and database name, run `coffer migrate`."
-
-
-@asynccontextmanager
-async def provisioner_keys(settings: Settings) -> AsyncIterator[TransitKeys]:
-    """The key store as the provisioner; raises `SettingsError` where no such role is set."""
-    role = settings.provisioner_role
-    if role is None:
-        names = ("COFFER_VAULT_PROVISIONER_ROLE_ID", "COFFER_VAULT_PROVISIONER_SECRET_ID")
-        raise SettingsError("\n".join(f"{name} is missing; see README, Settings." for name in names))
-    keys = TransitKeys(
-        settings.vault_address,
-        role.role_id,
-        role.secret_id,
-        ca_file=settings.vault_ca_file,
-        mount=settings.transit_mount,
-    )
-    try:
-        yield keys
-    finally:
-        await keys.close()
-
-
-async def _examine(settings: Settings) -> list[tuple[str, list[str]]]:
-    api = Api(settings)
-    databases = {"serving": api.database, "platform": api.platform, "recorder": api.recording}
+async def examine(settings: Settings) -> list[tuple[str, list[str]]]:
+    """Each check by its name, with a sentence for each thing that is to be mended."""
+    others = {"recorder": Database(settings.recorder_database_url, pool_size=1)}
     if settings.owner_database_url is not None:
-        databases["owner"] = Database(settings.owner_database_url, pool_size=1)
+        others["owner"] = Database(settings.owner_database_url, pool_size=1)
+    try:
+        async with opened(settings) as parts:
+            return [(name, await _or_told(check)) for name, check in _checks(parts, others)]
+    finally:
+        for database in others.values():
+            await database.close()
+
+
+def _checks(parts: Parts, others: dict[str, Database]) -> list[tuple[str, Coroutine[Any, Any, list[str]]]]:
+    settings = parts.settings
+    databases = {"serving": parts.database, "platform": parts.platform, **others}
     checks: list[tuple[str, Coroutine[Any, Any, list[str]]]] = [
         *((f"TLS to Postgres, {name} role", _encrypted(database)) for name, database in databases.items()),
-        ("database roles, rights and row-level security", catalogue.problems(api.database, catalogue.APP)),
-        ("database, platform role", catalogue.problems(api.platform, catalogue.PLATFORM)),
-        ("database, recorder role", catalogue.problems(api.recording, catalogue.RECORDER)),
-        ("columns that a data key's rotation reads", _unobstructed(api.database)),
-        ("rotations of keys", _turning(api)),
+        ("database roles, rights and row-level security", catalogue.problems(parts.database, catalogue.APP)),
+        ("database, platform role", catalogue.problems(parts.platform, catalogue.PLATFORM)),
+        ("database, recorder role", catalogue.problems(others["recorder"], catalogue.RECORDER)),
+        ("columns that a data key's rotation reads", _unobstructed(parts.database)),
+        ("rotations of keys", _turning(parts)),
         ("broker", _reached(settings)),
-        ("clock", _skewed(api.database)),
+        ("clock", _skewed(parts.database)),
         ("TLS to Vault", _vault_encrypted(settings)),
-        ("Vault health", _healthy(api)),
-        ("Vault policy of the API", _api_policy(api)),
-        ("Vault policy of the provisioner", _provisioner_policy(api)),
+        ("Vault health", _healthy(parts)),
+        ("Vault policy of the API", _api_policy(parts)),
+        ("Vault policy of the provisioner", _provisioner_policy(parts)),
         ("second place of the audit log", _kept_apart(settings)),
         *((f"store {number} of backups", _stores(url)) for number, url in enumerate(settings.backup_stores, 1)),
     ]
     if settings.owner_database_url is not None:
         checks.append(("migrations", _drifted(settings.owner_database_url)))
-    try:
-        return [(name, await _or_told(check)) for name, check in checks]
-    finally:
-        await api.close()
-        if "owner" in databases:
-            await databases["owner"].close()
+    return checks
 
 
 async def _stores(url: str) -> list[str]:
@@ -133,6 +93,8 @@ async def _stores(url: str) -> list[str]:
 
 
 async def _reached(settings: Settings) -> list[str]:
+    from jobs.brokers import close_broker, open_broker, reach  # so do the clients of brokers
+
     broker = open_broker(settings.broker_url, queue=settings.broker_queue, ca_file=settings.broker_ca_file)
     try:
         await asyncio.to_thread(reach, broker)
@@ -166,13 +128,13 @@ async def _unobstructed(app: Database) -> list[str]:
     ]
 
 
-async def _turning(api: Api) -> list[str]:
+async def _turning(parts: Parts) -> list[str]:
     """Of all tenants: rotations that stand still."""
     found, last, now = [], "", datetime.now(UTC)
-    while page := await tenants.page(api.platform, after=last):
+    while page := await tenants.page(parts.platform, after=last):
         last = page[-1].slug
         for tenant in page:
-            for each in await inspections.open_rotations(api.database, tenant.id):
+            for each in await inspections.open_rotations(parts.database, tenant.id):
                 if now - each.moved_at >= STUCK_AFTER:
                     since, reason = each.moved_at.date(), each.reason or each.job_state or "no job"
                     found.append(
@@ -225,40 +187,40 @@ async def _vault_encrypted(settings: Settings) -> list[str]:
     return [] if encrypted else ["not encrypted; give COFFER_VAULT_ADDR an https:// address"]
 
 
-async def _healthy(api: Api) -> list[str]:
-    await api.keys.health()
+async def _healthy(parts: Parts) -> list[str]:
+    await parts.keys.health()
     return []
 
 
-async def _api_policy(api: Api) -> list[str]:
-    await api.keys.health()  # a Vault that is away would look like one that refuses
+async def _api_policy(parts: Parts) -> list[str]:
+    await parts.keys.health()  # a Vault that is away would look like one that refuses
     again = "load deploy/vault/api.hcl again by deploy/vault/setup.sh"
     found = []
     try:
-        await api.keys.sign(api.settings.signing_key, b"coffer doctor")
+        await parts.keys.sign(parts.settings.signing_key, b"coffer doctor")
     except KeyRefused:
         found.append(f"it can't sign access tokens; {again}")
     for path, act in _BEYOND_THE_API.items():
-        if await api.keys.may(path):
+        if await parts.keys.may(path):
             found.append(f"it may {act}; {again}")
     return found
 
 
-async def _provisioner_policy(api: Api) -> list[str]:
-    if api.settings.provisioner_role is None:
+async def _provisioner_policy(parts: Parts) -> list[str]:
+    if parts.settings.provisioner_role is None:
         return []
     again = "load deploy/vault/provisioner.hcl again by deploy/vault/setup.sh"
     found, context = [], b"coffer doctor"
-    async with provisioner_keys(api.settings) as maker:
+    async with provisioner_keys(parts.settings) as maker:
         await maker.health()
-        for tenant in await tenants.page(api.platform, first=1):
+        for tenant in await tenants.page(parts.platform, first=1):
             try:
                 wrapped = await maker.make_data_key(tenant.id, context)
             except KeyRefused:
                 return [f"it can't make data keys; {again}"]
             if await _is_allowed(maker.unwrap(tenant.id, [(wrapped, context)])):
                 found.append(f"it may open data keys; {again}")
-        if await _is_allowed(maker.sign(api.settings.signing_key, context)):
+        if await _is_allowed(maker.sign(parts.settings.signing_key, context)):
             found.append(f"it may sign access tokens; {again}")
     return found
 

@@ -1,8 +1,5 @@
-"""`coffer worker` and `coffer jobs`: run background work, and see how far it is."""
+"""`coffer jobs`: what background work waits, runs and has ended."""
 
-import asyncio
-import sys
-from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
@@ -11,16 +8,14 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-import settings as environment
-from api.app import Api
-from api.paging import any_local_id
-from cli.commands import group, minute, with_api
-from telemetry import logs, metrics
+from cli.commands import minute
+from cli.parts import Parts, with_parts
 from tenants import job_acts, job_inspections, tenants
+from tenants.ids import any_local_id
 from tenants.jobs import Job, JobState
 from tenants.viewers import TenantId
 
-jobs_app = group("Background work: what waits, runs and has ended.")
+commands = typer.Typer()
 
 
 def _job(text: str) -> UUID:
@@ -37,44 +32,7 @@ def _job(text: str) -> UUID:
 Id = Annotated[UUID, typer.Argument(help="The job's id.", metavar="ID", parser=_job)]
 
 
-def worker(
-    threads: Annotated[
-        int | None, typer.Option(help="Jobs at once in a process; else COFFER_WORKER_THREADS.", min=1, max=100)
-    ] = None,
-    processes: Annotated[int, typer.Option(help="With 2 or more, one that dies is started again.", min=1)] = 1,
-    alive: Annotated[
-        bool, typer.Option("--alive", help="Only tell, by the exit status, whether one works here.")
-    ] = False,
-) -> None:
-    """Do background work until SIGTERM or Ctrl-C; then running steps end, and jobs are given back."""
-    from jobs.supervising import supervise
-    from jobs.worker import is_alive
-
-    if alive:
-        sys.exit(0 if is_alive() else 1)
-    settings = environment.read()
-    settings = settings if threads is None else replace(settings, worker_threads=threads)
-    logs.configure(settings.log_level)
-    if processes > 1:
-        command = [sys.executable, "-c", "import cli; cli.main()", "worker", "--threads", str(settings.worker_threads)]
-        sys.exit(asyncio.run(supervise(command, processes)))
-    asyncio.run(_working(settings))
-
-
-async def _working(settings: environment.Settings) -> None:
-    from jobs.worker import Worker
-
-    made = Worker(settings)
-    try:
-        await made.check()
-        typer.echo(f"Coffer works, {settings.worker_threads} jobs at once.", err=True)
-        async with metrics.serving(made.metrics, settings.metrics_host, settings.metrics_port):
-            await made.run()
-    finally:
-        await made.close()
-
-
-@jobs_app.command("list")
+@commands.command("list")
 def list_jobs(
     tenant: Annotated[str | None, typer.Option(help="A tenant's slug; else all tenants.")] = None,
     state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.", case_sensitive=False)] = None,
@@ -82,40 +40,40 @@ def list_jobs(
 ) -> None:
     """List jobs, newest first."""
 
-    async def read(api: Api) -> list[job_inspections.ListedJob]:
-        of = None if tenant is None else (await tenants.get(api.platform, tenant)).id
-        return await job_inspections.every(api.platform, tenant=of, state=state, most=most)
+    async def read(parts: Parts) -> list[job_inspections.ListedJob]:
+        of = None if tenant is None else (await tenants.get(parts.platform, tenant)).id
+        return await job_inspections.every(parts.platform, tenant=of, state=state, most=most)
 
     # An id that is cut off could not be shown or retried.
     table = Table(Column("job", no_wrap=True, min_width=36), "tenant", "kind", "state", "created", "due")
-    for job in with_api(read):
+    for job in with_parts(read):
         table.add_row(str(job.id), job.slug, job.kind, job.state, minute(job.created_at), minute(job.due_at))
     Console().print(table)
 
 
-@jobs_app.command()
+@commands.command()
 def show(job: Id) -> None:
     """Show kind, state, attempts, progress and what is left of one job."""
 
-    async def read(api: Api) -> Job:
-        return await job_inspections.get(api.database, await job_inspections.tenant_of(api.platform, job), job)
+    async def read(parts: Parts) -> Job:
+        return await job_inspections.get(parts.database, await job_inspections.tenant_of(parts.platform, job), job)
 
     table = Table(show_header=False, box=None)
-    for name, value in _told(with_api(read)).items():
+    for name, value in _told(with_parts(read)).items():
         table.add_row(name, value)
     Console().print(table)
 
 
-@jobs_app.command()
+@commands.command()
 def retry(job: Id) -> None:
     """Let a parked job go on where it stood; its attempts and deaths count from nought."""
 
-    async def act(api: Api) -> Job:
-        tenant: TenantId = await job_inspections.tenant_of(api.platform, job)
-        async with api.units.enter(tenant, None, write=True) as unit:
+    async def act(parts: Parts) -> Job:
+        tenant: TenantId = await job_inspections.tenant_of(parts.platform, job)
+        async with parts.units.enter(tenant, None, write=True) as unit:
             return await job_acts.retry(unit, job)
 
-    typer.echo(f"{job} is {with_api(act).state}.")
+    typer.echo(f"{job} is {with_parts(act).state}.")
 
 
 def _told(job: Job) -> dict[str, str]:

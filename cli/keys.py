@@ -8,8 +8,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from api.app import Api
-from cli.commands import group, minute, with_api
+from cli.commands import minute
+from cli.parts import Parts, with_parts
 from crypto.errors import CofferError
 from domain import key_checks, rotations
 from domain.errors import Refused
@@ -19,7 +19,7 @@ from tenants.proving import Coverage
 from tenants.rotations import Cause, KeyPurpose
 from tenants.viewers import TenantId
 
-keys_app = group("A tenant's keys, without their secrets: look at them, turn them over, verify.")
+commands = typer.Typer()
 Slug = Annotated[str, typer.Argument(help="The tenant's slug.", metavar="TENANT")]
 _PURPOSE = typer.Option(
     help="KEK: the key in the key store. DEK: seals values. BIK: indexes them.", case_sensitive=False
@@ -35,7 +35,7 @@ class _Begun:
     refused: list[str] = field(default_factory=list)
 
 
-@keys_app.command()
+@commands.command()
 def rotate(
     purpose: Annotated[KeyPurpose, _PURPOSE],
     slug: Annotated[str | None, typer.Argument(help="The tenant's slug.", metavar="TENANT")] = None,
@@ -46,13 +46,13 @@ def rotate(
     if (slug is None) == (not every):
         raise typer.BadParameter("give a tenant, or --all")
 
-    async def begin(api: Api) -> _Begun:
+    async def begin(parts: Parts) -> _Begun:
         if slug is not None:
-            await _begin(api, (await tenants.get(api.platform, slug)).id, purpose, is_forced=force)
+            await _begin(parts, (await tenants.get(parts.platform, slug)).id, purpose, is_forced=force)
             return _Begun(1)
-        return await _begin_everywhere(api, purpose, is_forced=force)
+        return await _begin_everywhere(parts, purpose, is_forced=force)
 
-    begun = with_api(begin)
+    begun = with_parts(begin)
     typer.echo(
         f"{begun.count} rotation{'' if begun.count == 1 else 's'} of {purpose} begun or going on;"
         " see `coffer keys status`."
@@ -65,29 +65,29 @@ def rotate(
         sys.exit(1)
 
 
-@keys_app.command()
+@commands.command()
 def abandon(purpose: Annotated[KeyPurpose, _PURPOSE], slug: Slug) -> None:
     """End a rotation that is BEGUN and can't go on, its job parked or cancelled: so far it changed nothing."""
 
-    async def end(api: Api) -> None:
-        tenant = await tenants.get(api.platform, slug)
-        async with api.units.enter(tenant.id, None, write=True) as unit:
+    async def end(parts: Parts) -> None:
+        tenant = await tenants.get(parts.platform, slug)
+        async with parts.units.enter(tenant.id, None, write=True) as unit:
             await rotating.abandon(unit, purpose)
 
-    with_api(end)
+    with_parts(end)
     typer.echo(f"The rotation of {purpose} was ended.")
 
 
-@keys_app.command()
+@commands.command()
 def status(slug: Slug) -> None:
     """Show each data key, how far a rotation is, and how much is sealed under which version."""
 
-    async def read(api: Api) -> tuple[list[DataKey], list[OpenRotation], list[Coverage] | str]:
-        tenant = (await tenants.get(api.platform, slug)).id
-        keys = await inspections.data_keys(api.database, tenant)
-        return keys, await inspections.open_rotations(api.database, tenant), await _coverage(api, tenant)
+    async def read(parts: Parts) -> tuple[list[DataKey], list[OpenRotation], list[Coverage] | str]:
+        tenant = (await tenants.get(parts.platform, slug)).id
+        keys = await inspections.data_keys(parts.database, tenant)
+        return keys, await inspections.open_rotations(parts.database, tenant), await _coverage(parts, tenant)
 
-    keys, rotations, coverage = with_api(read)
+    keys, rotations, coverage = with_parts(read)
     console = Console()
     console.print(_keys(keys))
     if rotations:
@@ -98,20 +98,20 @@ def status(slug: Slug) -> None:
         console.print(_covered(coverage))
 
 
-@keys_app.command()
+@commands.command()
 def verify(slug: Slug) -> None:
     """Check the signature of each rotation's proof, and read every sealed value's header anew.
 
     Exits with 1 if a proof was changed, or if something needs a key that was left.
     """
 
-    async def run(api: Api) -> list[str]:
-        tenant = await tenants.get(api.platform, slug)
-        public_keys = await api.keys.public_keys(rotating.SIGNED_BY)
-        async with api.units.enter(tenant.id, None, write=False) as unit:
+    async def run(parts: Parts) -> list[str]:
+        tenant = await tenants.get(parts.platform, slug)
+        public_keys = await parts.keys.public_keys(rotating.SIGNED_BY)
+        async with parts.units.enter(tenant.id, None, write=False) as unit:
             return await key_checks.faults(unit, public_keys)
 
-    faults = with_api(run)
+    faults = with_parts(run)
     for fault in faults:
         typer.echo(f"WRONG: {fault}")
     if faults:
@@ -119,24 +119,24 @@ def verify(slug: Slug) -> None:
     typer.echo("The proofs are as they were signed, and nothing needs a key that was left.")
 
 
-async def _begin(api: Api, tenant: TenantId, purpose: KeyPurpose, *, is_forced: bool) -> None:
-    async with api.units.enter(tenant, None, write=True) as unit:
+async def _begin(parts: Parts, tenant: TenantId, purpose: KeyPurpose, *, is_forced: bool) -> None:
+    async with parts.units.enter(tenant, None, write=True) as unit:
         if not is_forced:
             await rotations.require_pause(unit, purpose)
         await rotating.begin(unit, purpose, Cause.ASKED)
 
 
-async def _begin_everywhere(api: Api, purpose: KeyPurpose, *, is_forced: bool) -> _Begun:
+async def _begin_everywhere(parts: Parts, purpose: KeyPurpose, *, is_forced: bool) -> _Begun:
     """One tenant holds up no other."""
     begun, last = _Begun(), ""
-    while page := await tenants.page(api.platform, after=last):
+    while page := await tenants.page(parts.platform, after=last):
         last = page[-1].slug
         for tenant in page:
             if tenant.status != "ACTIVE":
                 begun.skipped.append(f"{tenant.slug}: it is {tenant.status}")
                 continue
             try:
-                await _begin(api, tenant.id, purpose, is_forced=is_forced)
+                await _begin(parts, tenant.id, purpose, is_forced=is_forced)
                 begun.count += 1
             except Refused as refused:
                 begun.refused += [f"{tenant.slug}: {each.code}" for each in refused.errors]
@@ -145,10 +145,10 @@ async def _begin_everywhere(api: Api, purpose: KeyPurpose, *, is_forced: bool) -
     return begun
 
 
-async def _coverage(api: Api, tenant: TenantId) -> list[Coverage] | str:
+async def _coverage(parts: Parts, tenant: TenantId) -> list[Coverage] | str:
     """The code of the error where the tenant can't be entered, as while it is suspended."""
     try:
-        async with api.units.enter(tenant, None, write=False) as unit:
+        async with parts.units.enter(tenant, None, write=False) as unit:
             return [*await proving.count_versions(unit), *await rotations.indexed(unit)]
     except CofferError as error:
         return error.code

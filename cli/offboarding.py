@@ -6,54 +6,58 @@ from typing import Annotated
 import orjson
 import typer
 
-from api.app import Api
-from cli.commands import minute, with_api
-from crypto.shredding import Shredder
+from cli.commands import minute
+from cli.parts import Parts, with_parts
 from domain import offboardings
-from jobs.backups.stores import Store
-from jobs.shredding import shred
 from settings import SettingsError
 from tenants import tenants
 from tenants.certificates import Signed
 from tenants.offboardings import Offboarding
 
+commands = typer.Typer()
 TOKEN = "COFFER_SHREDDER_TOKEN"  # noqa: S105  # the variable's name
 Slug = Annotated[str, typer.Argument(help="The tenant's slug.", metavar="TENANT")]
 
 
+@commands.command()
 def approve_offboarding(slug: Slug) -> None:
     """Approve the end of a tenant that has no other owner who could."""
 
-    async def approve(api: Api) -> Offboarding:
-        tenant = await tenants.get(api.platform, slug)
-        async with api.units.enter(tenant.id, None, write=True) as unit:
+    async def approve(parts: Parts) -> Offboarding:
+        tenant = await tenants.get(parts.platform, slug)
+        async with parts.units.enter(tenant.id, None, write=True) as unit:
             return await offboardings.approve(unit)
 
-    approved = with_api(approve)
+    approved = with_parts(approve)
     assert approved.shred_after is not None  # noqa: S101  # whoever approves sets it
     typer.echo(f"{slug} is frozen; its end can be called off until {minute(approved.shred_after)}.")
 
 
+@commands.command("shred")
 def shred_tenant(slug: Slug) -> None:
     """Destroy the key of a tenant whose cooling is over, then all that is left of it; may be repeated.
 
     The token comes from COFFER_SHREDDER_TOKEN; prints the certificate.
     """
+    from crypto.shredding import Shredder
+    from jobs.backups.stores import Store
+    from jobs.shredding import shred
+
     token = os.environ.get(TOKEN)  # a command's input, not a setting of the service
     if not token:
         raise SettingsError(f"{TOKEN} is missing: a short token of the policy coffer-shredder; see docs/govern.md.")
 
-    async def shredding(api: Api) -> Signed:
-        settings, tenant = api.settings, await tenants.get(api.platform, slug)
+    async def shredding(parts: Parts) -> Signed:
+        settings, tenant = parts.settings, await tenants.get(parts.platform, slug)
         shredder = Shredder(settings.vault_address, token, ca_file=settings.vault_ca_file, mount=settings.transit_mount)
         stores = [Store(url) for url in settings.backup_stores]
         try:
             return await shred(
-                tenant, app=api.database, platform=api.platform, keys=api.keys, shredder=shredder, stores=stores
+                tenant, app=parts.database, platform=parts.platform, keys=parts.keys, shredder=shredder, stores=stores
             )
         finally:
             await shredder.close()
 
-    signed = with_api(shredding)
+    signed = with_parts(shredding)
     shown = {"certificate": signed.said, "keyVersion": signed.key_version, "signature": signed.signature}
     typer.echo(orjson.dumps(shown, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2).decode())

@@ -7,17 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from api.app import Api
-from cli.commands import with_api
 from crypto.errors import CofferError
-from crypto.transit import TransitKeys
-from settings import Settings
-from tenants import tenants
-from tenants.tenants import Tenant
-from tenants.units import Units
 
 if TYPE_CHECKING:
+    from cli.parts import Parts
+    from crypto.transit import TransitKeys
     from jobs.key_files.recovering import Recovered
+    from settings import Settings
+    from tenants.tenants import Tenant
 
 
 def recover(
@@ -35,26 +32,29 @@ def recover(
     Run it before any API or worker starts; it may be repeated. Exits with 1 if a tenant is left as it came back.
     See deploy/recovery.md.
     """
+    from cli.parts import with_parts
+
     wishes = {"api_keys": not keep_api_keys, "needs_file": not without_key_files}
-    failed = with_api(lambda api: recover_all(api, slug, **wishes))
+    failed = with_parts(lambda parts: recover_all(parts, slug, **wishes))
     if failed:
         typer.echo(f"{failed} left as they came back; mend what is named above, then run this again.", err=True)
         sys.exit(1)
 
 
-async def recover_all(api: Api, slug: str | None, **wishes: bool) -> int:
+async def recover_all(parts: "Parts", slug: str | None, **wishes: bool) -> int:
     """How many tenants could not be brought forward."""
     from jobs.backups.stores import Store
     from jobs.key_files.files import KeyFiles
     from jobs.key_files.recovering import Recovering
+    from tenants.units import Units
 
     failed = 0
-    stores = [Store(url) for url in api.settings.backup_stores]
-    async with _backup_keys(api.settings) as backup_keys:
-        units = Units(api.database, api.keys, api.keyrings, admits=("ACTIVE", "SUSPENDED"))
-        key_files = KeyFiles(units, api.keys, backup_keys, stores)
-        recovering = Recovering(units, api.database, api.keys, key_files)
-        async for tenant in _tenants(api, slug):
+    stores = [Store(url) for url in parts.settings.backup_stores]
+    async with _backup_keys(parts.settings) as backup_keys:
+        units = Units(parts.database, parts.keys, parts.keyrings, admits=("ACTIVE", "SUSPENDED"))
+        key_files = KeyFiles(units, parts.keys, backup_keys, stores)
+        recovering = Recovering(units, parts.database, parts.keys, key_files)
+        async for tenant in _tenants(parts, slug):
             try:
                 typer.echo(f"{tenant.slug}: {_told(await recovering.recover(tenant.id, **wishes))}")
             except CofferError as error:
@@ -85,13 +85,15 @@ def _advised(done: "Recovered") -> str:
     return f"restore backup {done.restore.number} ({done.restore.id})"
 
 
-async def _tenants(api: Api, slug: str | None) -> AsyncIterator[Tenant]:
+async def _tenants(parts: "Parts", slug: str | None) -> AsyncIterator["Tenant"]:
     """Those that were ever served; one that is still to be made has nothing to bring forward."""
+    from tenants import tenants
+
     if slug is not None:
-        yield await tenants.get(api.platform, slug)
+        yield await tenants.get(parts.platform, slug)
         return
     after = ""
-    while page := await tenants.page(api.platform, after=after):
+    while page := await tenants.page(parts.platform, after=after):
         for tenant in page:
             if tenant.status not in ("PENDING", "CLOSED"):
                 yield tenant
@@ -99,18 +101,13 @@ async def _tenants(api: Api, slug: str | None) -> AsyncIterator[Tenant]:
 
 
 @asynccontextmanager
-async def _backup_keys(settings: Settings) -> AsyncIterator[TransitKeys | None]:
-    role = settings.backup_role
-    if role is None:
+async def _backup_keys(settings: "Settings") -> AsyncIterator["TransitKeys | None"]:
+    from cli.parts import keys_as
+
+    if settings.backup_role is None:
         yield None
         return
-    keys = TransitKeys(
-        settings.vault_address,
-        role.role_id,
-        role.secret_id,
-        ca_file=settings.vault_ca_file,
-        mount=settings.transit_mount,
-    )
+    keys = keys_as(settings.backup_role, settings)
     try:
         yield keys
     finally:

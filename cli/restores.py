@@ -6,10 +6,8 @@ from uuid import UUID
 
 import typer
 
-from api.app import Api
 from cli.backups import Id, Slug, Wait, _backup, _do, _newest
-from cli.commands import with_api
-from cli.doctor import provisioner_keys
+from cli.parts import Parts, provisioner_keys, with_parts
 from domain import restores
 from domain.restores import Restore
 from tenants import tenants
@@ -19,9 +17,11 @@ from tenants.tenants import Tenant
 from tenants.unit import Unit
 from tenants.viewers import TenantId
 
+commands = typer.Typer()
 Named = Annotated[UUID, typer.Argument(help="As `coffer backups list` prints it.", metavar="BACKUP", parser=_backup)]
 
 
+@commands.command()
 def restore(
     slug: Slug,
     backup: Named,
@@ -36,7 +36,7 @@ def restore(
 ) -> None:
     """Replace a tenant's data by a backup's, or make a new tenant of it with --into."""
     if into is not None:
-        told = with_api(lambda api: _move(api, slug, backup, into))
+        told = with_parts(lambda parts: _move(parts, slug, backup, into))
         typer.echo(" ".join([f"{into} is made.", *(f"{name}={count}" for name, count in told.items())]))
         return
 
@@ -46,6 +46,7 @@ def restore(
     _do(slug, start, wait)
 
 
+@commands.command()
 def drill(slug: Slug, backup: Id = None, wait: Wait = True) -> None:
     """Restore a backup on trial, into nothing. Exits with 1 if it could not be restored."""
 
@@ -55,23 +56,23 @@ def drill(slug: Slug, backup: Id = None, wait: Wait = True) -> None:
     _do(slug, start, wait)
 
 
-async def _move(api: Api, slug: str, backup: UUID, into: str) -> dict[str, int]:
+async def _move(parts: Parts, slug: str, backup: UUID, into: str) -> dict[str, int]:
     """Repeating it finishes what was cut off: all rows come in one transaction."""
     from jobs.restoring.moving import move, reading_depot
 
-    old = await tenants.get(api.platform, slug)
-    new = await _made(api, old, into)
-    stores = api.settings.backup_stores
+    old = await tenants.get(parts.platform, slug)
+    new = await _made(parts, old, into)
+    stores = parts.settings.backup_stores
     if not stores:
         typer.echo("COFFER_BACKUP_STORES is missing; see README, Settings.", err=True)
         sys.exit(2)
-    depot = reading_depot(api.units, api.keys, api.database, stores)
-    return (await move(depot, api.units, old.id, backup, TenantId(new.id))).said
+    depot = reading_depot(parts.units, parts.keys, parts.database, stores)
+    return (await move(depot, parts.units, old.id, backup, TenantId(new.id))).said
 
 
-async def _made(api: Api, old: Tenant, into: str) -> Tenant:
-    async with api.units.enter(old.id, None, write=False) as unit:
+async def _made(parts: Parts, old: Tenant, into: str) -> Tenant:
+    async with parts.units.enter(old.id, None, write=False) as unit:
         region, language = unit.tenant.default_region, unit.tenant.default_language
-    async with provisioner_keys(api.settings) as maker:
-        doing = Provisioning(api.platform, api.database, maker, api.keys)
+    async with provisioner_keys(parts.settings) as maker:
+        doing = Provisioning(parts.platform, parts.database, maker, parts.keys)
         return await doing.provision(into, old.name, region=region, language=language)

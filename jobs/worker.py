@@ -16,7 +16,7 @@ from crypto.cache import KeyringCache
 from crypto.errors import CofferError
 from crypto.transit import TransitKeys
 from domain import backups as backup_kinds
-from domain import imports  # noqa: F401  # its table is part of what the catalogue check expects
+from domain import tables
 from domain.backups import BACK_UP, CHECK_BACKUPS
 from domain.erasures import FINISH_ERASURE
 from domain.restores import DRILL, DRILL_BACKUP, RESTORE
@@ -35,7 +35,6 @@ from jobs.hands import Hands
 from jobs.key_files.files import KeyFiles
 from jobs.linking import Linking
 from jobs.pulses import Pulse
-from jobs.pulses import is_alive as is_alive
 from jobs.scheduling import Scheduler
 from jobs.sweeping import Sweeper
 from jobs.telling import Telling
@@ -86,6 +85,7 @@ class Worker:
         sweep: float = SWEEP,
         metrics: Metrics | None = None,
     ) -> None:
+        tables.load()
         self.settings = settings
         self.metrics = metrics or Metrics()
         self.tracing = Tracing(settings.otlp_endpoint, ca_file=settings.otlp_ca_file, service="coffer-worker")

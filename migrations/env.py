@@ -1,30 +1,18 @@
 """Runs revisions as `coffer_owner`; knows the whole metadata, so that drift between code and database shows."""
 
 import asyncio
-import importlib
 
 from alembic import context
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from domain import tables
 from tenants.errors import UnsafeDatabase
 from tenants.owned import TenantOwned
 
 LOCK_TIMEOUT = "5s"
-# A table is known once its module is imported; drift must not depend on what else the process does.
-for _module in (
-    *("domain.customers", "domain.imports", "domain.outcomes", "domain.tags"),
-    *(
-        "tenants.audit.entries",
-        "tenants.audit.tables",
-        "tenants.events",
-        "tenants.jobs",
-        "tenants.members",
-        "tenants.sign_in",
-    ),
-):
-    importlib.import_module(_module)
+tables.load()  # drift must not depend on what else the process does
 
 
 def run(connection: Connection) -> None:

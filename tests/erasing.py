@@ -7,7 +7,6 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from api.paging import any_local_id
 from crypto.transit import TransitKeys
 from domain.erasures import FINISH_ERASURE
 from jobs.backups.stores import Store
@@ -16,6 +15,7 @@ from jobs.handling import Handling
 from jobs.key_files.files import KeyFiles
 from tenants import sessions
 from tenants.access import Role
+from tenants.ids import any_local_id
 from tenants.jobs import JobId
 from tenants.ledger import Ledger
 from tenants.sessions import Method

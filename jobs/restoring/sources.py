@@ -18,7 +18,7 @@ from jobs.key_files.reading import KeyFile
 from jobs.restoring.dumps import Dump
 from jobs.restoring.errors import SourceRefused
 from jobs.restoring.secrets import Secrets
-from tenants import backups, erasures
+from tenants import backups, erasures, key_files
 from tenants.backups import BackupRow, BackupState
 from tenants.units import Units
 from tenants.viewers import TenantId
@@ -49,20 +49,31 @@ class Proven:
 
 
 async def prove(depot: Depot, units: Units, tenant: TenantId, backup: UUID) -> Proven:
-    """Raises `SourceRefused` with what is wrong, `BackupUnknown`, `KeyRefused`; and `StoreAway`, `KeyUnavailable`."""
-    async with units.enter(tenant, None, write=False) as unit:
-        row, erased = await backups.find(unit, backup), await erasures.erased(unit)
-    if row is None or row.identity is None or row.state in (BackupState.WRITING, BackupState.EXPIRED):
-        raise BackupUnknown
+    """As the database knows it; anew where a repair or another key file took the place of what was read meanwhile.
+
+    Raises `SourceRefused` with what is wrong, `BackupUnknown`, `KeyRefused`; and `StoreAway`, `KeyUnavailable`.
+    """
+    before: object = None
+    while True:
+        async with units.enter(tenant, None, write=False) as unit:
+            row, erased = await backups.find(unit, backup), await erasures.erased(unit)
+            counts = row and (row.identity, row.manifest_generation, await key_files.current(unit))
+        if row is None or row.identity is None or row.state in (BackupState.WRITING, BackupState.EXPIRED):
+            raise BackupUnknown
+        try:
+            return await _proven(depot, tenant, row, erased)
+        except (ManifestRefused, KeyFileRefused) as error:
+            if counts == before:
+                raise SourceRefused(error) from error
+        before = counts
+
+
+async def _proven(depot: Depot, tenant: TenantId, row: BackupRow, erased: set[UUID]) -> Proven:
     stores = [*depot.stores, *depot.former(row.places)]
-    try:
-        found = await finding.find(stores, await _public_keys(depot), _expected(row))
-        least = max(row.key_file, found.manifest.about.key_file)
-        key_file = await depot.key_files.read(tenant, at_least=least)
-        source = await _source(key_file, erased)
-    except (ManifestRefused, KeyFileRefused) as error:
-        raise SourceRefused(error) from error
-    return Proven(found.manifest, await key_file.backup_key(backup), source, stores)
+    found = await finding.find(stores, await _public_keys(depot), _expected(row))
+    key_file = await depot.key_files.read(tenant, at_least=max(row.key_file, found.manifest.about.key_file))
+    source = await _source(key_file, erased)
+    return Proven(found.manifest, await key_file.backup_key(row.id), source, stores)
 
 
 def _expected(row: BackupRow) -> Expected:

@@ -6,9 +6,10 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import update
 
-from api.paging import any_local_id, global_id
+from api.paging import global_id
 from tenants import members, rights
 from tenants.access import Role
+from tenants.ids import any_local_id
 from tenants.members import Member
 from tenants.rights import Held
 from tenants.roles import MemberOwnRole

@@ -7,11 +7,12 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from api.paging import any_local_id, global_id
+from api.paging import global_id
 from domain.hand_overs import HAND_OVER
 from jobs.hand_overs import hand_over_customers
 from jobs.handling import Handling
 from tenants.access import Grants, Level, Permission, Role, RoleSpec, Scope, Sensitivity
+from tenants.ids import any_local_id
 from tenants.jobs import JobId
 from tenants.ledger import Ledger
 from tenants.viewers import Credential

@@ -8,11 +8,12 @@ from uuid import uuid4
 
 import pytest
 
-from api.paging import any_local_id, global_id
+from api.paging import global_id
 from domain.imports import IMPORT
 from jobs.handling import Handling
 from jobs.imports import import_customers
 from tenants.access import Role
+from tenants.ids import any_local_id
 from tenants.jobs import JobId
 from tenants.ledger import Ledger
 from tests.house import House

@@ -6,9 +6,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from api.paging import any_local_id, global_id
+from api.paging import global_id
 from tenants.access import Role
 from tenants.errors import Unauthenticated
+from tenants.ids import any_local_id
 from tenants.viewers import Credential, MemberId
 from tests.house import House
 from tests.inbox import deliver, receiving

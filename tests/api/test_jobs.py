@@ -7,8 +7,9 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from api.paging import any_local_id, global_id
+from api.paging import global_id
 from tenants.access import Role
+from tenants.ids import any_local_id
 from tests.house import House
 
 FIELDS = """id kind state priority attempt deaths createdAt startedAt endedAt dueAt reason

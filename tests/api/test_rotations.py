@@ -9,11 +9,11 @@ import asyncpg
 import pytest
 from sqlalchemy import event
 
-from api.paging import any_local_id
 from jobs.handling import Handling
 from jobs.rotations.kek import rotate_kek_by
 from tenants import rotating, sessions
 from tenants.access import Grants, Permission, Role, RoleSpec
+from tenants.ids import any_local_id
 from tenants.ledger import Ledger
 from tenants.rotating import ROTATE
 from tenants.rotations import KeyPurpose

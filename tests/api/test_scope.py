@@ -14,13 +14,14 @@ import asyncpg
 import pytest
 from sqlalchemy import delete
 
-from api.paging import any_local_id, global_id
+from api.paging import global_id
 from domain import hand_overs
 from domain.errors import Refused
 from domain.imports import IMPORT
 from jobs.handling import Handling
 from jobs.imports import import_customers
 from tenants.access import Grants, Level, Permission, RoleSpec, Scope, SearchRight, Sensitivity
+from tenants.ids import any_local_id
 from tenants.ledger import Ledger
 from tenants.members import MemberRole
 from tenants.roles import MemberOwnRole, TeamMember

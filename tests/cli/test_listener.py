@@ -3,12 +3,12 @@
 import socket
 from contextlib import closing
 
-from cli import _listener
+from cli.processes import listening
 
 
 def test_no_answer_waits_for_a_delayed_acknowledgement() -> None:
     with (
-        closing(_listener("127.0.0.1", 0, "COFFER_PORT=")) as listener,
+        closing(listening("127.0.0.1", 0, "COFFER_PORT=")) as listener,
         socket.create_connection(listener.getsockname()),
         closing(listener.accept()[0]) as accepted,
     ):

@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from api.app import Api
-from api.paging import any_local_id
+from cli.parts import opened
 from cli.recover import recover_all
 from crypto.errors import KeyRefused, KeyUnavailable
 from crypto.transit import TransitKeys
@@ -37,7 +37,7 @@ from tenants import erasures, sessions
 from tenants.access import Role
 from tenants.database import Database
 from tenants.erasures import ErasureCause
-from tenants.ids import new_id
+from tenants.ids import any_local_id, new_id
 from tenants.rotations import KeyPurpose
 from tenants.viewers import Credential, TenantId
 from tests.conftest import Vault
@@ -210,7 +210,8 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 
 
 async def recover(api: Api, capsys: pytest.CaptureFixture[str]) -> str:
-    assert await recover_all(api, None) == 0
+    async with opened(api.settings) as parts:
+        assert await recover_all(parts, None) == 0
     return capsys.readouterr().out
 
 

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-import api.app  # noqa: F401  # what serves has every table imported, and so are all expected
+from domain import tables
 from local.postgres import Postgres, create_roles_and_database
 from migrations.apply import drift, upgrade
 from tenants import catalogue
@@ -57,6 +57,7 @@ class Fresh:
 
 @pytest.fixture(scope="module")
 async def fresh(postgres_server: Postgres) -> AsyncIterator[Fresh]:
+    tables.load()
     made = Fresh(postgres_server, f"coffer_catalogue_{os.getpid()}")
     await asyncio.to_thread(create_roles_and_database, postgres_server, made.name)
     try:

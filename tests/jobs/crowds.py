@@ -14,9 +14,9 @@ from time import monotonic
 from typing import Any
 from uuid import UUID
 
-from api.paging import any_local_id
 from tenants import sessions
 from tenants.access import Role
+from tenants.ids import any_local_id
 from tenants.sessions import Method
 from tenants.viewers import Credential, TenantId
 from tests.house import House

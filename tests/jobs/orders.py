@@ -13,8 +13,8 @@ from uuid import UUID
 import httpx
 import orjson
 
-from api.paging import any_local_id
 from tenants.access import Role
+from tenants.ids import any_local_id
 from tenants.viewers import TenantId
 from tests.house import House
 

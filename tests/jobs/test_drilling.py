@@ -8,14 +8,15 @@ from uuid import uuid4
 
 import pytest
 
-from api.paging import any_local_id
 from domain import invitations
+from jobs.key_files.reading import KeyFile
 from jobs.restoring.drilling import Known, _Seen
 from jobs.restoring.moving import move
+from jobs.restoring.secrets import Secrets
 from tenants import loading
 from tenants.access import Role
 from tenants.errors import Unrestorable
-from tenants.ids import new_id
+from tenants.ids import any_local_id, new_id
 from tenants.loading import Reference
 from tests.jobs.desk import Desk
 from tests.jobs.restorations import Restorations, result
@@ -54,6 +55,25 @@ async def test_a_backup_that_could_not_be_restored_is_told_of(restorations: Rest
     assert (job["state"], job["reason"]) == ("PARKED", "BACKUP_BROKEN")
     assert (await restorations.vaults.row(backup["id"]))["drill_outcome"] == "BACKUP_BROKEN"
     assert (await restorations.vaults.events())[-1] == "backup.drill_failed"
+
+
+async def test_a_key_file_that_is_replaced_while_it_is_read_is_no_fault(
+    restorations: Restorations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await restorations.fill(2)
+    await restorations.vaults.back_up()
+    read, published = Secrets.of, list[int]()
+
+    async def published_meanwhile(key_file: KeyFile) -> Secrets:
+        if not published:
+            published.append(await restorations.vaults.depot.key_files.publish(restorations.vaults.tenant))
+        return await read(key_file)
+
+    monkeypatch.setattr(Secrets, "of", published_meanwhile)
+    job = await restorations.drill()
+
+    assert (job["state"], job["reason"], len(published)) == ("DONE", None, 1)
+    assert result(job)["customers.opened"] == 8
 
 
 async def test_a_tenant_without_backups_has_nothing_to_drill(restorations: Restorations) -> None:

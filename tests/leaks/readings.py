@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from api.paging import any_local_id
 from tenants.access import Role
+from tenants.ids import any_local_id
 from tests.leaks.documents import Call
 from tests.leaks.graph import is_abstract, kinds_of, roots
 from tests.leaks.seeds import Seeds

@@ -8,10 +8,10 @@ from uuid import UUID
 import asyncpg
 import httpx
 
-from api.paging import any_local_id, global_id
+from api.paging import global_id
 from tenants import members
 from tenants.access import Role
-from tenants.ids import new_id
+from tenants.ids import any_local_id, new_id
 from tenants.roles import MemberOwnRole, OwnRole, Team, TeamMember
 from tenants.sessions import Device, Method, begin
 from tenants.tenants import Tenant

@@ -12,7 +12,6 @@ import pytest
 from sqlalchemy import Column as Col
 from sqlalchemy import LargeBinary, MetaData, Table, Text, Uuid
 
-import jobs.worker  # noqa: F401  # all tables are known once it is imported
 from migrations.apply import newest
 from tenants import dumping
 from tenants.database import Database
