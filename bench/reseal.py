@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import uvloop
@@ -114,8 +114,8 @@ class _Bench:
 
     async def pages(self, seconds: float) -> None:
         """By turns, so that whatever else the machine does slows both."""
-        idle: list[float] = []
-        busy: list[float] = []
+        idle: list[_Read] = []
+        busy: list[_Read] = []
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             for _ in range(_TURNS):
                 idle += await self._read(pool, seconds / _TURNS)
@@ -123,17 +123,18 @@ class _Bench:
                 while not reading.done():
                     await self.rotate()
                 busy += await reading
-        for name, times in (("idle", idle), ("while resealing", busy)):
-            print(
-                f"page of {_PAGE} {name:16} p50 {_percentile(times, 50):6.1f} ms   p99 {_percentile(times, 99):6.1f} ms"
-            )
-        print(f"p99 while resealing / idle {_percentile(busy, 99) / _percentile(idle, 99):6.2f}")
+        quiet, resealing = _times(idle), _times(busy)
+        renewed = {"with new keys": times} if (times := _times(busy, has_new_keys=True)) else {}
+        for name, times in ({"idle": quiet, "while resealing": resealing} | renewed).items():
+            told = f"p50 {_percentile(times, 50):6.1f} ms   p99 {_percentile(times, 99):6.1f} ms"
+            print(f"page of {_PAGE} {name:16} {told}   of {len(times):,}")
+        print(f"p99 while resealing / idle {_percentile(resealing, 99) / _percentile(quiet, 99):6.2f}")
 
     async def close(self) -> None:
         await self.maker.close()
         await self.api.close()
 
-    async def _read(self, pool: ProcessPoolExecutor, seconds: float) -> list[float]:
+    async def _read(self, pool: ProcessPoolExecutor, seconds: float) -> "list[_Read]":
         arguments = (self.settings, self.tenant, seconds)
         return await asyncio.get_running_loop().run_in_executor(pool, _reading, *arguments)
 
@@ -143,20 +144,31 @@ def _person(number: int) -> dict[str, Any]:
     return person(number) | more
 
 
+class _Read(NamedTuple):
+    """One page. The first behind a change of keys opens them by the key store, resealing or not."""
+
+    seconds: float
+    has_new_keys: bool
+
+
+def _times(reads: Sequence[_Read], *, has_new_keys: bool = False) -> list[float]:
+    return [read.seconds for read in reads if read.has_new_keys == has_new_keys]
+
+
 def _percentile(times: Sequence[float], percent: int) -> float:
     """Milliseconds."""
     ordered = sorted(times)
     return ordered[min(len(ordered) * percent // 100, len(ordered) - 1)] * 1000
 
 
-def _reading(settings: Settings, tenant: TenantId, seconds: float) -> list[float]:
-    """Seconds of each page, as a process of its own reads and opens it."""
+def _reading(settings: Settings, tenant: TenantId, seconds: float) -> list[_Read]:
+    """Pages, as a process of its own reads and opens them."""
     os.sched_setaffinity(0, {OTHER_CORE})
     return asyncio.run(_read_pages(settings, tenant, seconds))
 
 
-async def _read_pages(settings: Settings, tenant: TenantId, seconds: float) -> list[float]:
-    api, times = Api(settings), list[float]()
+async def _read_pages(settings: Settings, tenant: TenantId, seconds: float) -> list[_Read]:
+    api, reads, keyring = Api(settings), list[_Read](), None
     began = time.perf_counter()
     while (now := time.perf_counter()) - began < seconds * (1 + _WARM_UP):
         async with api.units.enter(tenant, None, write=False) as unit:
@@ -164,10 +176,11 @@ async def _read_pages(settings: Settings, tenant: TenantId, seconds: float) -> l
             for view in found.nodes:
                 view.document("profile", "to measure it")
         if now - began > seconds * _WARM_UP:
-            times.append(time.perf_counter() - now)
+            reads.append(_Read(time.perf_counter() - now, keyring is not unit.keyring))
+        keyring = unit.keyring
         await asyncio.sleep(_PAUSE)
     await api.close()
-    return times
+    return reads
 
 
 if __name__ == "__main__":

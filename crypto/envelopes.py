@@ -21,9 +21,10 @@ Suite 0x01 is frozen: `tests/vectors/envelopes.json` opens for as long as the pr
 
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple, Self
 from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
@@ -45,6 +46,7 @@ from crypto.values import (
 _HEADER = struct.Struct(">BBI")
 _COMMITMENT = bytes(COMMITMENT_BYTES)
 _CIPHERTEXT = HEADER_BYTES + NONCE_BYTES
+_NO_ID = bytes(16)
 _BEFORE_HEADER = join(bytes(HEADER_BYTES))[:-HEADER_BYTES]  # as `join` has it
 
 
@@ -58,19 +60,62 @@ class Cell:
     row: UUID
 
 
+class Column(NamedTuple):
+    """What one place holds in many rows, in their order. None where a row has no value, or its subject no secret."""
+
+    label: str
+    values: Sequence[bytes | None]
+    secrets: Sequence[bytes | None]
+    subjects: Sequence[UUID]
+    rows: Sequence[UUID]
+
+    def of(self, n: int) -> Self:
+        """Of the row of that number alone."""
+        here = slice(n, n + 1)
+        return self._replace(
+            values=self.values[here], secrets=self.secrets[here], subjects=self.subjects[here], rows=self.rows[here]
+        )
+
+
+Ciphers = Mapping[bytes, AESGCM]  # by the secret of the subject, under one version of the data key
+
+
 def seal(key: AESGCM, dek_version: int, document: bytes, cell: Cell) -> Sealed:
     return _sealed(key, dek_version, _COMMITMENT + _pad(document), _place(cell))
 
 
 def open_sealed(key: AESGCM, sealed: bytes, cell: Cell) -> bytes:
     """The document's bytes. Raises `CannotOpen`, always the same, whatever is wrong with key, cell or bytes."""
-    return _unpad(_opened(key, sealed, _place(cell)))
+    return _unpad(_opened(key, sealed, _place(cell) + _BEFORE_HEADER + sealed[:HEADER_BYTES]))
 
 
-def reseal(old: AESGCM, new: AESGCM, dek_version: int, sealed: bytes, cell: Cell) -> Sealed:
-    """The same document in the same cell under another version of the data key. Raises `CannotOpen`."""
-    place = _place(cell)
-    return _sealed(new, dek_version, _opened(old, sealed, place), place)
+def reseal(tenant: UUID, column: Column, ciphers_of: Callable[[int], Ciphers], dek_version: int) -> list[bytes | None]:
+    """The same documents in the same cells under another version of the data key; None stays None.
+
+    `ciphers_of` is asked by version. Values come by the thousand: what they share is made once. Raises `CannotOpen`
+    if any one does not open.
+    """
+    header = _HEADER.pack(MAGIC, SUITE, dek_version)
+    end = _BEFORE_HEADER + header
+    before_subject, before_row = _before_id(tenant.bytes), _before_id(column.label.encode())
+    nonces, new = os.urandom(NONCE_BYTES * len(column.values)), ciphers_of(dek_version)
+    old: dict[bytes, tuple[Ciphers, bytes]] = {}
+    resealed: list[bytes | None] = []
+    for n, (value, secret, subject, row) in enumerate(zip(*column[1:], strict=True)):
+        if value is None:
+            resealed.append(None)
+            continue
+        if secret is None:
+            raise CannotOpen
+        place = before_subject + subject.bytes + before_row + row.bytes
+        old_header = value[:HEADER_BYTES]
+        if old_header not in old:
+            old[old_header] = ciphers_of(Sealed(value).dek_version), _BEFORE_HEADER + old_header
+        ciphers, old_end = old[old_header]
+        plaintext = _opened(ciphers[secret], value, place + old_end)
+        nonce = nonces[n * NONCE_BYTES : (n + 1) * NONCE_BYTES]
+        resealed.append(header + nonce + new[secret].encrypt(nonce, plaintext, place + end))
+    return resealed
 
 
 def _sealed(key: AESGCM, dek_version: int, plaintext: bytes, place: bytes) -> Sealed:
@@ -79,13 +124,13 @@ def _sealed(key: AESGCM, dek_version: int, plaintext: bytes, place: bytes) -> Se
     return Sealed(header + nonce + key.encrypt(nonce, plaintext, place + _BEFORE_HEADER + header))
 
 
-def _opened(key: AESGCM, sealed: bytes, place: bytes) -> bytes:
+def _opened(key: AESGCM, sealed: bytes, bound: bytes) -> bytes:
     """Commitment, document and padding."""
-    header = sealed[:HEADER_BYTES]
-    if len(sealed) < OVERHEAD_BYTES + BUCKET_BYTES or header[0] != MAGIC or header[1] != SUITE:
+    padded = len(sealed) - OVERHEAD_BYTES
+    if padded < BUCKET_BYTES or padded % BUCKET_BYTES or sealed[0] != MAGIC or sealed[1] != SUITE:
         raise CannotOpen
     try:
-        opened = key.decrypt(sealed[HEADER_BYTES:_CIPHERTEXT], sealed[_CIPHERTEXT:], place + _BEFORE_HEADER + header)
+        opened = key.decrypt(sealed[HEADER_BYTES:_CIPHERTEXT], sealed[_CIPHERTEXT:], bound)
     except InvalidTag:
         raise CannotOpen from None
     if opened[:COMMITMENT_BYTES] != _COMMITMENT:
@@ -104,6 +149,11 @@ def _place(cell: Cell) -> bytes:
 def _joined(length: int) -> Callable[..., bytes]:
     """`join` of three ids and a label of that many bytes, third; a page seals and opens by the thousand."""
     return struct.Struct(f">I16sI16sI{length}sI16s").pack
+
+
+def _before_id(part: bytes) -> bytes:
+    """What `join` has up to the id behind that part."""
+    return join(part, _NO_ID)[: -len(_NO_ID)]
 
 
 def _pad(document: bytes) -> bytes:

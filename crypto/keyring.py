@@ -1,6 +1,7 @@
 """The open data keys of one tenant and the four things they do: seal, open, index, authenticate."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 from uuid import UUID
 
@@ -8,7 +9,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from crypto import envelopes
-from crypto.envelopes import Cell
+from crypto.envelopes import Cell, Ciphers, Column
 from crypto.errors import CannotOpen, KeyUnavailable
 from crypto.keys import KEY_BYTES, DataKey, KeyState, Purpose, derive, mac
 from crypto.values import Sealed
@@ -87,24 +88,19 @@ class Keyring:
             for key, cell in zip(keys, cells, strict=True)
         ]
 
-    def reseal_many(self, cells: Sequence[tuple[str, SealedCell]]) -> list[Sealed]:
-        """The same documents under the active key, in order; each with the label of its place.
+    def reseal_many(self, columns: Sequence[Column]) -> list[list[bytes | None]]:
+        """The same documents under the active key, by column as they came. Raises `CannotOpen` if any does not open.
 
-        Raises `CannotOpen` if any one does not open.
+        The subjects' keys are derived once for all columns.
         """
+        secrets = list(dict.fromkeys([secret for column in columns for secret in column.secrets if secret is not None]))
+
+        @cache
+        def ciphers(version: int) -> Ciphers:
+            return dict(zip(secrets, self._subject_keys(version, secrets), strict=True))
+
         version = self.active_version(Purpose.DEK)
-        new = self._keys_by_secret(version, cells)
-        old = {v: self._keys_by_secret(v, cells) for v in {cell.sealed.dek_version for _, cell in cells}}
-        return [
-            envelopes.reseal(
-                old[cell.sealed.dek_version][cell.subject_secret],
-                new[cell.subject_secret],
-                version,
-                cell.sealed,
-                Cell(self.tenant, cell.subject, label, cell.row),
-            )
-            for label, cell in cells
-        ]
+        return [envelopes.reseal(self.tenant, column, ciphers, version) for column in columns]
 
     def token(self, place: str, index: str, normaliser: int, value: str, bik_version: int) -> bytes:
         """16 bytes: equal for equal values of this tenant, place and index, random to all without the key."""
@@ -131,10 +127,6 @@ class Keyring:
         if key is None:
             key = self._mac_keys[name] = self._derive(Purpose.BIK, name[0], b"coffer.mac.v1", label.encode())
         return mac(key, message)
-
-    def _keys_by_secret(self, version: int, cells: Sequence[tuple[str, SealedCell]]) -> dict[bytes, AESGCM]:
-        secrets = list(dict.fromkeys([cell.subject_secret for _, cell in cells]))
-        return dict(zip(secrets, self._subject_keys(version, secrets), strict=True))
 
     def _keys_by_cell(self, cells: Sequence[SealedCell]) -> list[AESGCM]:
         versions = {cell.sealed.dek_version for cell in cells}

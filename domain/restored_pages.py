@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, LargeBinary, SmallInteger, Text, Uuid, and_, bindparam, delete, select, text
+from sqlalchemy import Uuid, and_, bindparam, delete, select, text
 
 from crypto.envelopes import Cell
 from crypto.errors import CannotOpen
@@ -31,18 +31,14 @@ WHY = "to restore a backup"
 _TOKENS = """
     WITH made AS (
         INSERT INTO customer_tokens (tenant_id, index, token, customer_id, bik_version)
-        SELECT :tenant, t.* FROM unnest(:indexes, :tokens, :customers, :versions) AS t {clash} RETURNING 1
+        SELECT :tenant, t.* FROM unnest(CAST(:indexes AS text[]), CAST(:tokens AS bytea[]),
+            CAST(:customers AS uuid[]), CAST(:versions AS smallint[])) AS t {clash} RETURNING 1
     ) SELECT count(*) FROM made
     """
-_COLUMNS = (
-    bindparam("tenant", type_=Uuid),
-    bindparam("indexes", type_=ARRAY(Text)),
-    bindparam("tokens", type_=ARRAY(LargeBinary)),
-    bindparam("customers", type_=ARRAY(Uuid)),
-    bindparam("versions", type_=ARRAY(SmallInteger)),
-)
-_ADD_TOKENS = text(_TOKENS.format(clash="")).bindparams(*_COLUMNS)
-_ADD_FREE_TOKENS = text(_TOKENS.format(clash="ON CONFLICT DO NOTHING")).bindparams(*_COLUMNS)  # half as dear again
+# The arrays have no type here: nothing needs to look at each of their values again.
+_TENANT = bindparam("tenant", type_=Uuid)
+_ADD_TOKENS = text(_TOKENS.format(clash="")).bindparams(_TENANT)
+_ADD_FREE_TOKENS = text(_TOKENS.format(clash="ON CONFLICT DO NOTHING")).bindparams(_TENANT)  # half as dear again
 _INDEXED = [name for name, known in FIELDS.items() if known.index is not None]
 
 
@@ -122,7 +118,8 @@ async def empty(unit: Unit, kept: Kept) -> dict[str, int]:
     """Delete all DATA of the tenant and its tokens, but what is kept. How many went, by table."""
     gone = {}
     others = loading.is_none_of(CustomerToken.customer_id, list(kept.customers))
-    await unit.run(delete(CustomerToken).where(CustomerToken.tenant_id == unit.tenant.id, others))
+    tokens = delete(CustomerToken).where(CustomerToken.tenant_id == unit.tenant.id, others)
+    await unit.run(tokens.execution_options(synchronize_session=False))  # or every one of them comes back
     for table in reversed(loading.data_tables()):
         column, ids = kept.named(table)
         gone[table.name] = await loading.empty(unit, table, keep=ids, by=column)
@@ -226,7 +223,9 @@ def _of_the_living(target: Target, rows: Sequence[Row], source: Source) -> tuple
         mine = {source.tenant if name == "tenant_id" else UUID(row[name]) for name in subjects}
         if mine & source.erased:
             continue
-        for subject in mine - secrets.keys():
+        for subject in mine:
+            if subject in secrets:  # not `mine - secrets.keys()`, which looks at each of a page's
+                continue
             secret = source.secret_of(subject)
             if secret is not None:
                 secrets[subject] = secret
@@ -245,9 +244,10 @@ def _opened(
     try:
         for number, row in enumerate(rows):
             if row[name] is not None:
-                subject = _subject(row, place, source)
+                id_ = UUID(row["id"])
+                subject = id_ if place.subject == "id" else _subject(row, place, source)
                 sealed = Sealed(bytes.fromhex(row[name][2:]))
-                cells.append(SealedCell(sealed, secrets[subject], subject, UUID(row["id"])))
+                cells.append(SealedCell(sealed, secrets[subject], subject, id_))
                 places.append(number)
         for number, document in zip(places, source.ring.open_many(place.label, cells), strict=True):
             documents[number] = document

@@ -6,22 +6,23 @@ Every table that declares a sealed column is visited; a page takes only rows tha
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Integer, LargeBinary, Row, Uuid, bindparam, text
+from sqlalchemy.orm import Mapper
 from sqlalchemy.sql.elements import TextClause
 
+from crypto.envelopes import Column
 from crypto.errors import CannotOpen
-from crypto.keyring import SealedCell
-from crypto.values import Sealed
+from crypto.keyring import Keyring
 from tenants.errors import ValueDamaged
 from tenants.owned import Place, TenantOwned, places
 from tenants.unit import Unit
 
 _FIRST = UUID(int=0)
 _PART = 250  # rows that are written by one statement, while those behind them are sealed
-_Found = tuple[int, int, tuple[str, SealedCell]]  # the row's place on the page, the column's on the shelf, the value
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +46,21 @@ class Shelf:
     owners: tuple[int, ...]
     find: TextClause
     write: TextClause
-    count: TextClause
+    count: str
 
 
 def shelves() -> list[Shelf]:
     """Of every table that is declared, by name."""
-    owners = (mapper.class_ for mapper in TenantOwned.registry.mappers)
-    return sorted((_shelf(owner) for owner in owners if places(owner)), key=lambda shelf: shelf.table)
+    mappers = TenantOwned.registry.mappers
+    return sorted((_shelf(each) for each in mappers if places(each.class_)), key=lambda shelf: shelf.table)
 
 
 async def count_old(unit: Unit, version: int) -> int:
     """How many rows hold a value sealed by a key older than that; also those that somebody holds now."""
-    asked = {"tenant": unit.tenant.id, "version": _header(version)}
-    return sum([(await unit.scalars(shelf.count.bindparams(**asked)))[0] for shelf in shelves()])
+    counts = " + ".join(f"({shelf.count})" for shelf in shelves())
+    asked = _asking(f"SELECT {counts}").bindparams(tenant=unit.tenant.id, version=_header(version))
+    (count,) = await unit.scalars(asked)
+    return int(count)
 
 
 async def reseal_page(unit: Unit, shelf: Shelf, version: int, after: UUID | None, most: int) -> Page:
@@ -83,49 +86,38 @@ async def reseal_page(unit: Unit, shelf: Shelf, version: int, after: UUID | None
     return Page(rows[-1][0] if rows else after or _FIRST, len(rows))
 
 
-def _sealed_anew(unit: Unit, shelf: Shelf, rows: Sequence[Row[Any]]) -> dict[str, list[Any]]:
+def _sealed_anew(unit: Unit, shelf: Shelf, rows: Sequence[Row[Any]]) -> dict[str, Any]:
     """What `_write` asks for: by column a value for each row, None where what stands there stays."""
-    found = _found(shelf, rows)
-    resealed: dict[str, list[Any]] = {f"c{n}": [None] * len(rows) for n in range(len(shelf.columns))}
-    for (n, place, _), sealed in zip(found, _resealed(unit, found), strict=True):
-        resealed[f"c{place}"][n] = sealed
-    ids = [row[0] for row in rows]
+    found: list[Sequence[Any]] = list(zip(*rows, strict=True))
+    ids = found[0]
+    columns = [
+        Column(place.label, found[1 + number], found[owner + 1], found[owner], ids)
+        for number, (place, owner) in enumerate(zip(shelf.places, shelf.owners, strict=True))
+    ]
+    resealed = {f"c{number}": values for number, values in enumerate(_resealed(unit.keyring, columns))}
     return {"ids": ids, "first": ids[0], "last": ids[-1], **resealed}
 
 
-def _found(shelf: Shelf, rows: Sequence[Row[Any]]) -> list[_Found]:
-    """What has to be sealed anew, of rows as `_find` asks for them."""
-    found: list[_Found] = []
-    wanted = list(enumerate(zip(shelf.places, shelf.owners, strict=True)))
-    for n, row in enumerate(map(tuple, rows)):
-        for number, (place, owner) in wanted:
-            sealed = row[1 + number]
-            if sealed is None:
-                continue
-            subject, secret = row[owner], row[owner + 1]
-            if secret is None:
-                raise ValueDamaged(place.label, str(row[0]))
-            found.append((n, number, (place.label, SealedCell(Sealed(sealed), secret, subject, row[0]))))
-    return found
-
-
-def _resealed(unit: Unit, found: Sequence[_Found]) -> list[Sealed]:
+def _resealed(keyring: Keyring, columns: Sequence[Column]) -> list[list[bytes | None]]:
     try:
-        return unit.keyring.reseal_many([cell for _, _, cell in found])
+        return keyring.reseal_many(columns)
     except CannotOpen:
-        for _, _, (label, cell) in found:
-            _refuse_damaged(unit, label, cell)
+        for row in range(len(columns[0].rows)):
+            for column in columns:
+                _refuse_damaged(keyring, column.of(row))
         raise
 
 
-def _refuse_damaged(unit: Unit, label: str, cell: SealedCell) -> None:
+def _refuse_damaged(keyring: Keyring, value: Column) -> None:
     try:
-        unit.keyring.reseal_many([(label, cell)])
+        keyring.reseal_many([value])
     except CannotOpen:
-        raise ValueDamaged(label, str(cell.row)) from None
+        raise ValueDamaged(value.label, str(value.rows[0])) from None
 
 
-def _shelf(owner: type[TenantOwned]) -> Shelf:
+@cache
+def _shelf(mapper: Mapper[Any]) -> Shelf:
+    owner: type[TenantOwned] = mapper.class_
     table, sealed = owner.__tablename__, places(owner)
     columns = tuple(owner.__table__.columns[key].name for key in sealed)
     subjects = list(dict.fromkeys(place.subject for place in sealed.values()))
@@ -173,10 +165,8 @@ def _write(table: str, columns: Sequence[str]) -> TextClause:
     return text(statement).bindparams(*(bindparam(name, type_=Uuid) for name in ("tenant", "first", "last")))
 
 
-def _count(table: str, columns: Sequence[str]) -> TextClause:
-    return _asking(
-        f'SELECT count(*) FROM "{table}" r WHERE r.tenant_id = :tenant AND ({_any_old(columns)})'  # noqa: S608
-    )
+def _count(table: str, columns: Sequence[str]) -> str:
+    return f'SELECT count(*) FROM "{table}" r WHERE r.tenant_id = :tenant AND ({_any_old(columns)})'  # noqa: S608
 
 
 def _asking(statement: str) -> TextClause:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import crypto
 from crypto.encoding import join
-from crypto.envelopes import Cell, open_sealed, seal
+from crypto.envelopes import Cell, Column, open_sealed, reseal, seal
 from crypto.errors import CannotOpen
 from crypto.values import HEADER_BYTES, NONCE_BYTES, Sealed
 from tests.vectors.collisions import valid_under_both
@@ -28,6 +28,7 @@ SEALS = 100_000 if os.environ.get("COFFER_SOAK") else 2_000
 NONCE = bytes(NONCE_BYTES)
 HEADER = bytes.fromhex("c10100000001")
 COMMITTED = bytes(16)
+CIPHERS = {SECRETS[0]: KEY}
 
 
 def refusal(sealed: bytes, cell: Cell = CELL, key: AESGCM = KEY) -> tuple[object, ...]:
@@ -43,6 +44,10 @@ ONE_REFUSAL = (CannotOpen, ("This value can't be opened.",), "This value can't b
 
 def bound(cell: Cell = CELL) -> bytes:
     return join(cell.tenant.bytes, cell.subject.bytes, cell.label.encode(), cell.row.bytes, HEADER)
+
+
+def column(sealed: bytes) -> Column:
+    return Column(CELL.label, [sealed], [SECRETS[0]], [CELL.subject], [CELL.row])
 
 
 def forged(plain: bytes) -> bytes:
@@ -149,6 +154,30 @@ def test_a_valid_tag_without_the_zeros_of_commitment_is_refused(place: int) -> N
     assert refusal(forged(bytes(uncommitted) + b"John\x80" + bytes(27))) == ONE_REFUSAL
 
 
+@pytest.mark.parametrize("length", [16, 33, 48, 63])
+def test_a_valid_tag_over_a_part_of_a_bucket_is_refused(length: int) -> None:
+    sealed = forged(COMMITTED + b"John\x80".ljust(length, b"\0"))
+
+    assert refusal(sealed) == ONE_REFUSAL
+    with pytest.raises(CannotOpen):
+        reseal(ACME, column(sealed), lambda _: CIPHERS, 2)
+
+
+def test_what_is_sealed_anew_keeps_its_length_and_its_document() -> None:
+    sealed = seal(KEY, 1, b"John" * 20, CELL)
+
+    (anew,) = reseal(ACME, column(sealed), {1: CIPHERS, 2: {SECRETS[0]: OTHER_KEY}}.__getitem__, 2)
+
+    assert anew is not None
+    assert (len(anew), anew[:HEADER_BYTES]) == (len(sealed), bytes.fromhex("c10100000002"))
+    assert open_sealed(OTHER_KEY, anew, CELL) == b"John" * 20
+
+
+def test_what_has_a_valid_tag_without_the_zeros_of_commitment_is_not_sealed_anew() -> None:
+    with pytest.raises(CannotOpen):
+        reseal(ACME, column(forged(b"\1" + bytes(15) + b"John\x80" + bytes(27))), lambda _: CIPHERS, 2)
+
+
 @pytest.mark.parametrize("padded", [bytes(32), b"John" + bytes(28), b"\x80" + bytes(30) + b"\x01"])
 def test_a_valid_tag_over_broken_padding_is_refused(padded: bytes) -> None:
     assert refusal(forged(COMMITTED + padded)) == ONE_REFUSAL
@@ -188,5 +217,5 @@ def test_nobody_chooses_a_nonce() -> None:
     found = list(public_callables())
     names = {name.lower() for one in found for name in inspect.signature(one).parameters}
 
-    assert {seal, open_sealed, Sealed.__new__} <= set(found)
+    assert {seal, open_sealed, reseal, Sealed.__new__} <= set(found)
     assert not {name for name in names if "nonce" in name or name == "iv"}

@@ -1,11 +1,13 @@
 """A keyring opens what its own tenant sealed under any version, and indexes and authenticates under keys of its own."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import pytest
 
-from crypto.envelopes import Cell
+from crypto.envelopes import Cell, Column
 from crypto.errors import CannotOpen, KeyUnavailable
 from crypto.keyring import Keyring, SealedCell
 from crypto.keys import DataKey, KeyState, Purpose
@@ -34,6 +36,11 @@ def cell(number: int, document: bytes, version: int = 2, tenant: UUID = ACME) ->
     secret, subject, row = bytes([number]) * 32, UUID(int=100 + number), UUID(int=200 + number)
     sealed = under_version(version, tenant).seal(document, secret, Cell(tenant, subject, LABEL, row))
     return SealedCell(sealed, secret, subject, row)
+
+
+def column(cells: Sequence[SealedCell], label: str = LABEL) -> Column:
+    sealed, secrets, subjects, rows = zip(*cells, strict=True)
+    return Column(label, sealed, secrets, subjects, rows)
 
 
 def test_sealing_takes_the_active_version() -> None:
@@ -115,6 +122,88 @@ def test_a_ring_without_an_active_key_still_opens_and_indexes() -> None:
 
     assert ring.open_many(LABEL, [cell(1, b"John")]) == [b"John"]
     assert ring.token(LABEL, "exact", 1, "john", 2) == RING.token(LABEL, "exact", 1, "john", 2)
+
+
+@pytest.mark.parametrize("versions", [[1, 1, 1], [1, 2, 3], [3, 1, 3], [2], [1]])
+def test_a_page_of_any_versions_is_sealed_anew_in_order_by_the_active_key(versions: list[int]) -> None:
+    cells = [cell(number, b"%d" % number, version) for number, version in enumerate(versions)]
+
+    (anew,) = RING.reseal_many([column(cells)])
+
+    turned = [each._replace(sealed=Sealed(value or b"")) for each, value in zip(cells, anew, strict=True)]
+    assert [each.sealed.dek_version for each in turned] == [2] * len(versions)
+    assert under_version(2).open_many(LABEL, turned) == [b"%d" % number for number in range(len(versions))]
+
+
+def test_each_column_is_sealed_anew_under_its_own_label() -> None:
+    one, two = cell(1, b"a", 1), cell(2, b"b", 3)
+    email = RING.seal(b"c", one.subject_secret, Cell(ACME, one.subject, "customers.email", one.row))
+
+    names, emails = RING.reseal_many([column([one, two]), column([one._replace(sealed=email)], "customers.email")])
+
+    assert RING.open_many(LABEL, [two._replace(sealed=Sealed(names[1] or b""))]) == [b"b"]
+    assert RING.open_many("customers.email", [one._replace(sealed=Sealed(emails[0] or b""))]) == [b"c"]
+
+
+def test_what_a_row_does_not_have_is_not_made_and_needs_no_secret() -> None:
+    one = column([cell(1, b"a", 1), cell(2, b"b", 1)])
+
+    (anew,) = RING.reseal_many([one._replace(values=[one.values[0], None], secrets=[one.secrets[0], None])])
+
+    assert anew[0] is not None
+    assert anew[1] is None
+    assert RING.reseal_many([]) == []
+
+
+def test_a_value_is_sealed_anew_under_a_nonce_of_its_own() -> None:
+    cells = [cell(number, b"John", 1) for number in range(200)]
+
+    anew = [value for column_ in RING.reseal_many([column(cells), column(cells)]) for value in column_]
+
+    nonces = {value[6:18] for value in [*anew, *(each.sealed for each in cells)] if value is not None}
+    assert len(nonces) == 600
+
+
+@pytest.mark.parametrize("place", range(82))
+def test_a_value_with_any_other_byte_is_not_sealed_anew(place: int) -> None:
+    bent = bytearray(cell(1, b"John", 1).sealed)
+    bent[place] ^= 1
+    page = column([cell(1, b"John", 1), cell(2, b"Jane", 1)])
+
+    assert len(bent) == 82
+    with pytest.raises(CannotOpen):
+        RING.reseal_many([page._replace(values=[bytes(bent), page.values[1]])])
+    with pytest.raises(CannotOpen):
+        RING.reseal_many([page.of(0)._replace(values=[bytes(bent)])])
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        {"label": "customers.email"},
+        {"secrets": [bytes(32)]},
+        {"secrets": [b"\1" * 16]},
+        {"secrets": [None]},
+        {"subjects": [UUID(int=102)]},
+        {"rows": [UUID(int=202)]},
+        {"subjects": [UUID(int=201)], "rows": [UUID(int=101)]},
+        {"values": [b""]},
+        {"values": [cell(1, b"John", 1).sealed[:-1]]},
+        {"values": [cell(2, b"John", 1).sealed]},
+        {"values": [cell(1, b"John", 1, tenant=GLOBEX).sealed]},
+    ],
+)
+def test_a_value_of_another_cell_is_not_sealed_anew(elsewhere: dict[str, Any]) -> None:
+    right = column([cell(1, b"John", 1)])
+
+    assert RING.reseal_many([right])
+    with pytest.raises(CannotOpen):
+        RING.reseal_many([right._replace(**elsewhere)])
+
+
+def test_nothing_is_sealed_anew_without_an_active_key() -> None:
+    with pytest.raises(KeyUnavailable):
+        under_version(0).reseal_many([column([cell(1, b"John", 1)])])
 
 
 @dataclass(frozen=True)

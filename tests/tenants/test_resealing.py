@@ -101,3 +101,22 @@ async def test_a_value_moved_to_another_row_is_named(scene: Scene) -> None:
     with pytest.raises(ValueDamaged) as damaged:
         await turn(scene, 10)
     assert (damaged.value.place, damaged.value.row) == ("customers.note", str(ids[3]))
+
+
+async def test_a_value_whose_subject_has_no_secret_is_named(scene: Scene) -> None:
+    ids = await scene.fill(ROWS)
+    await scene.superuser.execute("DELETE FROM subjects WHERE id = $1", ids[2])
+    with pytest.raises(ValueDamaged) as damaged:
+        await turn(scene, 10)
+    assert (damaged.value.place, damaged.value.row) == ("customers.profile", str(ids[2]))
+
+
+async def test_a_page_of_several_parts_keeps_each_value_in_its_row(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resealing, "_PART", 2)
+    ids = await scene.fill(ROWS)
+    async with scene.units.enter(scene.tenant, None, write=True) as unit:
+        await customers.update(unit, ids[4], 1, {"note": "another"})
+    assert await turn(scene, 10) == [ROWS, 0]
+    assert await scene.notes(ids) == ["0"] * (ROWS - 1) + ["another"]
