@@ -253,7 +253,7 @@ class Handling:
             return _again(_now(run, lease), kind.most_attempts, "INTERNAL")
         except CofferError as error:
             if error.retryable or isinstance(error, TenantSuspended):
-                return _later(_now(run, lease), error.code)
+                return _later(_now(run, lease), error)
             return _Outcome(JobState.PARKED, error.code)
         except Exception as error:  # an edge: a handler's bug must not stop the worker
             _tell(lease, error)
@@ -293,9 +293,11 @@ def _again(lease: Lease, most: int, reason: str) -> _Outcome:
     return _Outcome(JobState.READY, reason, pause_before(lease.attempt))
 
 
-def _later(lease: Lease, reason: str) -> _Outcome:
+def _later(lease: Lease, error: CofferError) -> _Outcome:
     """What the job is not to blame for passes, or somebody cancels it: not counted, and so never parked for it."""
-    return _Outcome(JobState.READY, reason, pause_after(lease.paused), is_spared=True)
+    seconds = error.retry_after
+    pause = pause_after(lease.paused) if seconds is None else timedelta(seconds=seconds)
+    return _Outcome(JobState.READY, error.code, pause, is_spared=True)
 
 
 def _now(run: Run[Any] | None, lease: Lease) -> Lease:

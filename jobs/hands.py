@@ -35,6 +35,7 @@ class Hands:
         self._turn = asyncio.Lock()  # one looks at a time, or all would reach for the same job
         self._candidates: deque[tuple[TenantId, JobId]] = deque()
         self._looked_at = 0.0
+        self._held: set[JobId] = set()  # what our hands reach for or lead: the ledger may not tell so yet
         self._working: set[asyncio.Task[None]] = set()
         self._is_stopping = False
 
@@ -71,7 +72,10 @@ class Hands:
             lease = await self._take(tenant, job)
             taken.set()
             while lease is not None:
-                await self._handling.lead(lease)
+                try:
+                    await self._handling.lead(lease)
+                finally:
+                    self._held.discard(lease.job)
                 lease = await self._take()
         except CofferError as error:  # the database is away, most likely: the sweeper wakes us when it is back
             _log.warning("hand resting", error=error.code)
@@ -86,17 +90,31 @@ class Hands:
             candidate = None if self._is_stopping else await self._next()
             if candidate is None:
                 break
-            if lease := await self._ledger.claim(*candidate, self._without):
+            if lease := await self._claim(*candidate):
                 return lease
-        if self._is_stopping or tenant is None or job is None:
+        if self._is_stopping or tenant is None or job is None or job in self._held:
             return None
-        return await self._ledger.claim(tenant, job, self._without)
+        return await self._claim(tenant, job)
+
+    async def _claim(self, tenant: TenantId, job: JobId) -> Lease | None:
+        self._held.add(job)
+        lease = None
+        try:
+            lease = await self._ledger.claim(tenant, job, self._without)
+        finally:
+            if lease is None:
+                self._held.discard(job)
+        return lease
 
     async def _next(self) -> tuple[TenantId, JobId] | None:
         """The fairest that is left of the last look into the ledger, which is never old."""
         async with self._turn:
             if not self._candidates or time.monotonic() - self._looked_at > _FRESH:
                 self._looked_at = time.monotonic()
-                most = self._most + 2  # others may take some of them
+                most = self._most + 2 + len(self._held)  # others may take some of them
                 self._candidates = deque(await self._ledger.due(most, most, self._without))
-            return self._candidates.popleft() if self._candidates else None
+            while self._candidates:
+                candidate = self._candidates.popleft()
+                if candidate[1] not in self._held:
+                    return candidate
+            return None

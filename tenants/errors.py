@@ -255,6 +255,11 @@ class RotationWaits(CofferError):
     message = "The rotation waits until nothing needs the old key any more."
     retryable = True
 
+    def __init__(self, seconds: int | None = None) -> None:
+        """`seconds`, where it is known how long."""
+        super().__init__()
+        self.retry_after = seconds
+
 
 class RotationStopped(CofferError):
     """Something has to be mended by hand; `place` is table.column, `row` an id. The audit log names both."""

@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import JSON, BigInteger, Boolean, Integer, Text, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY, INTERVAL
@@ -198,21 +197,21 @@ class Ledger:
     async def due(self, most: int = 10, each: int = 1, without: Collection[str] = ()) -> list[tuple[TenantId, JobId]]:
         """What should run now, fairest first; at most `each` of one tenant, and none of the kinds in `without`."""
         parameters = {"most": most, "each": each, "waited": timedelta(), "without": list(without)}
-        async with self._platform.session(write=False) as session:
-            rows = (await session.execute(_DUE, parameters)).all()
+        async with self._platform.statements() as connection:
+            rows = (await connection.execute(_DUE, parameters)).all()
         return [(TenantId(row.tenant_id), JobId(row.id)) for row in rows]
 
     async def has_fairer(self, lease: Lease, without: Collection[str] = ()) -> bool:
         """Whether a job that should have this one's hand has waited for so long that no other hand is free for it."""
         parameters = {"each": 1, "waited": WAITED, "without": list(without)}
         mine = {"tenant": lease.tenant, "priority": lease.priority}
-        async with self._platform.session(write=False) as session:
-            return bool((await session.execute(_FAIRER, parameters | mine)).scalar_one())
+        async with self._platform.statements() as connection:
+            return bool((await connection.execute(_FAIRER, parameters | mine)).scalar_one())
 
     async def dead(self, most: int = 100) -> list[tuple[TenantId, JobId]]:
         """Jobs whose worker stopped beating."""
-        async with self._platform.session(write=False) as session:
-            rows = (await session.execute(_DEAD, {"most": most, "grace": self._grace})).all()
+        async with self._platform.statements() as connection:
+            rows = (await connection.execute(_DEAD, {"most": most, "grace": self._grace})).all()
         return [(TenantId(row.tenant_id), JobId(row.id)) for row in rows]
 
     async def claim(self, tenant: TenantId, job: JobId, without: Collection[str] = ()) -> Lease | None:
@@ -295,7 +294,7 @@ async def moved(
     Where it `gains` nothing, the next try has as much to do, and attempts and deaths stay counted.
     """
     parameters = _held(lease) | {"lease": held, "cursor": cursor, "done": done, "total": total, "gains": gains}
-    rows = await unit.rows(_MOVED.bindparams(**parameters))
+    rows = await unit.rows(_MOVED, parameters)
     wish = _wish(rows[0] if rows else None)
     counts: dict[str, Any] = {"attempt": 1, "paused": timedelta()} if gains else {}
     return replace(lease, cursor=cursor, done=done, total=total, **counts), wish
@@ -303,7 +302,7 @@ async def moved(
 
 async def seen(unit: Unit, lease: Lease, *, done: int, total: int | None) -> tuple[Lease, Wish | None]:
     """Show how far a step is, which counts as nothing until it has ended. Raises `LeaseLost`."""
-    rows = await unit.rows(_SEEN.bindparams(**_held(lease), done=done, total=total))
+    rows = await unit.rows(_SEEN, _held(lease) | {"done": done, "total": total})
     wish = _wish(rows[0] if rows else None)
     return replace(lease, done=done, total=total), wish
 
@@ -313,7 +312,7 @@ async def ended(
 ) -> None:
     """Commit the last step's work and the job's end together. Raises `LeaseLost`, which undoes the step."""
     parameters = _held(lease) | _end(JobState.DONE, result=result, done=done, total=total)
-    if not await unit.rows(_ENDED.bindparams(**parameters)):
+    if not await unit.rows(_ENDED, parameters):
         raise LeaseLost
 
 
@@ -322,7 +321,7 @@ def _end(state: JobState, **what: Any) -> dict[str, Any]:
     return {**nothing, "state": state, **what}
 
 
-def _held(lease: Lease) -> dict[str, UUID | int]:
+def _held(lease: Lease) -> dict[str, Any]:
     return {"tenant": lease.tenant, "job": lease.job, "fence": lease.fence}
 
 

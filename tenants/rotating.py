@@ -5,15 +5,16 @@ FENCED RESEALING DRAINED PROVEN RETIRED. BIK: COMMITTED FILLING FILLED SWITCHED 
 """
 
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import func, select, update
+from sqlalchemy import Row, func, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import aliased
 
 from crypto.chain import is_signed
 from crypto.encoding import join
@@ -32,6 +33,7 @@ ABANDONED = "ABANDONED"  # it ended, and nothing came of it
 UNKNOWN = 0  # as a version: Vault's, which is not known before the rotation's first step
 SIGNED_BY = "coffer-audit"  # the Transit key that signs proofs
 _SUBJECT = "KeyRotation"
+_OLD = aliased(Rotation)  # as it stood before a change
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +93,17 @@ async def move(
     rotation: UUID,
     state: str,
     *,
+    past: Sequence[str] = (),
     versions: tuple[int, int] | None = None,
     proof: Mapping[str, Any] | None = None,
     signed: tuple[int, bytes] | None = None,
     ended: bool = False,
-) -> None:
-    """Say how far it is; being told the present state again enters nothing into the audit log.
+) -> Rotation:
+    """Say how far it is: the rotation as it stands then. The present state again enters nothing into the audit log.
 
-    `proof` is JSON of counts, codes and ids, `signed` the key's version and the 64 bytes over `proof_message` of it.
-    Raises `RotationUnknown`.
+    `past` are states that it passes on the way, with nothing to be done between them. `proof` is JSON of counts, codes
+    and ids, `signed` the key's version and the 64 bytes over `proof_message` of it. Raises `RotationUnknown`.
     """
-    before = await find(unit, rotation)
     values: dict[str, Any] = {"state": state, "moved_at": unit.now}
     if versions is not None:
         values |= {"from_version": versions[0], "to_version": versions[1]}
@@ -111,15 +113,31 @@ async def move(
         values |= {"key_version": signed[0], "signature": b64encode(signed[1]).decode()}
     if ended:
         values["ended_at"] = unit.now
+    before, stands = await _changed(unit, rotation, values)
+    for each in [*past, state]:
+        if each != before or (ended and each == state):
+            unit.audit("key.rotation.moved", subject_type=_SUBJECT, subjects=[rotation], details=_told(stands, each))
+    if before != state == IN_FORCE[KeyPurpose(stands.purpose)]:
+        unit.publish(KEY_ROTATED, [rotation], details=_told(stands, state))
+    return stands
+
+
+async def _changed(unit: Unit, rotation: UUID, values: Mapping[str, Any]) -> tuple[str, Rotation]:
+    """Its state before, and the rotation as it stands then."""
     mine = (Rotation.tenant_id == unit.tenant.id, Rotation.id == rotation)
-    await unit.run(update(Rotation).where(*mine).values(values).execution_options(synchronize_session=False))
-    purpose, moved = KeyPurpose(before.purpose), before.state != state
-    from_version, to_version = versions or (before.from_version, before.to_version)
-    details = {"purpose": purpose.value, "state": state, "fromVersion": from_version, "toVersion": to_version}
-    if moved or ended:
-        unit.audit("key.rotation.moved", subject_type=_SUBJECT, subjects=[rotation], details=details)
-    if moved and state == IN_FORCE[purpose]:
-        unit.publish(KEY_ROTATED, [rotation], details=details)
+    same = (_OLD.tenant_id == Rotation.tenant_id, _OLD.id == Rotation.id)
+    change = update(Rotation).where(*mine, *same).values(values).returning(Rotation, _OLD.state)
+    options = {"synchronize_session": False, "populate_existing": True}
+    changed: Sequence[Row[Any]] = await unit.rows(change.execution_options(**options))
+    if not changed:
+        raise RotationUnknown
+    stands, before = tuple(changed[0])
+    return before, stands
+
+
+def _told(rotation: Rotation, state: str) -> dict[str, int | str]:
+    versions = {"fromVersion": rotation.from_version, "toVersion": rotation.to_version}
+    return {"purpose": KeyPurpose(rotation.purpose).value, "state": state, **versions}
 
 
 async def abandon(unit: Unit, purpose: KeyPurpose) -> UUID:

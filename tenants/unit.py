@@ -134,17 +134,19 @@ class Unit:
         self._secrets: dict[UUID, bytes] = {}
         event.listen(session.sync_session, "before_flush", self._seal_pending)
 
-    async def rows(self, statement: Executable) -> Sequence[Row[Any]]:
+    async def rows(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> Sequence[Row[Any]]:
         async with self._turn, translated():
             with span("statement"):
-                return (await self._session.execute(statement)).all()
+                return (await self._session.execute(statement, parameters)).all()
 
     async def scalars(self, statement: Executable) -> Sequence[Any]:
         async with self._turn, translated():
             with span("statement"):
                 return (await self._session.execute(statement)).scalars().all()
 
-    async def run(self, statement: Executable, parameters: Sequence[dict[str, Any]] | None = None) -> None:
+    async def run(
+        self, statement: Executable, parameters: Mapping[str, Any] | Sequence[dict[str, Any]] | None = None
+    ) -> None:
         async with self._turn, translated():
             with span("statement"):
                 await self._session.execute(statement, parameters)
@@ -301,7 +303,7 @@ class Unit:
                 "events": _json(self._events),
                 "entries": _json([entry.row() for entry in entries]),
             }
-            await self.run(_RECORD.bindparams(**parameters))
+            await self.run(_RECORD, parameters)
             self._events = []
             self.recorded += entries
 

@@ -3,6 +3,8 @@
 No secret changes and none is seen: the rotator can't decrypt, and readers go on with the keys they have open.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -55,11 +57,30 @@ def rotate_kek_by(
             "REWRAPPING": turn.verify,
             "VERIFIED": turn.raise_floor,
         }
-        rotation = await turn.look()
+        standing = await turn.look()
         while not run.is_finished:
-            rotation = await acts[rotation.state](rotation)
+            standing = await acts[standing.rotation.state](standing)
 
     return rotate_kek
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """The rotation, and the moment at which it stood so.
+
+    `page` is the first of what is to be rewrapped, `counts` what is wrapped by which version: where they were read.
+    """
+
+    rotation: Rotation
+    at: datetime
+    page: list[WrappedKey] | None = None
+    counts: Counts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    counts: Counts
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,85 +93,111 @@ class _Turn:
     outside: WrappedOutside | None
     grace: timedelta
 
-    async def look(self) -> Rotation:
+    async def look(self) -> _Standing:
         async with self.run.step() as step:
-            rotation = await rotating.find(step.unit, self.run.arguments.rotation)
+            rotation, counts = await rotating.find(step.unit, self.run.arguments.rotation), None
+            if rotation.state == "VERIFIED":
+                counts = await rewrapping.counts(step.unit)
             if rotation.ended_at is None:
                 step.move(cursor=None)
             else:
                 step.finish()
-            return rotation
+            return _Standing(rotation, step.unit.now, counts=counts)
 
-    async def rotate(self, rotation: Rotation) -> Rotation:
+    async def rotate(self, standing: _Standing) -> _Standing:
         """What it was before is written down before, so that asking again makes no second version."""
+        from_version = standing.rotation.from_version
         latest = (await self.rotator.versions(self.run.tenant)).latest
-        if rotation.from_version == rotating.UNKNOWN:
-            rotation = await self._moved(rotating.BEGUN, versions=(latest, latest + 1))
-        if latest < rotation.from_version:
+        if from_version == rotating.UNKNOWN:
+            from_version = latest
+            await self._moved(rotating.BEGUN, versions=(latest, latest + 1))
+        if latest < from_version:
             raise KeyRefused("The key store is older than the database: it has forgotten a version of the key.")
-        if latest == rotation.from_version:
+        if latest == from_version:
             latest = await self.rotator.rotate(self.run.tenant)
-        return await self._moved("ROTATED", versions=(rotation.from_version, latest))
+        return await self._moved("REWRAPPING", past=("ROTATED",), versions=(from_version, latest))
 
-    async def start_rewrapping(self, _rotation: Rotation) -> Rotation:
+    async def start_rewrapping(self, _standing: _Standing) -> _Standing:
         return await self._moved("REWRAPPING")
 
-    async def verify(self, rotation: Rotation) -> Rotation:
-        await self._rewrap_all(rotation.to_version)
-        counts, now = await self._counted(rotation.to_version)
-        proof = _proof(rotation, counts, now)
+    async def verify(self, standing: _Standing) -> _Standing:
+        rotation = standing.rotation
+        counted = await self._rewrap_all(rotation.to_version, standing.page)
+        _refuse_older(counted.counts, rotation.to_version)
+        proof = _proof(rotation, counted)
         signed = await self.keys.sign(rotating.SIGNED_BY, rotating.proof_message(self.run.tenant, proof))
         async with self.run.step() as step:
-            if await rewrapping.counts(step.unit) == counts:
-                await rotating.move(step.unit, rotation.id, "VERIFIED", proof=proof, signed=signed)
             step.move(cursor=None)
-            return await rotating.find(step.unit, rotation.id)
+            if await rewrapping.counts(step.unit) == counted.counts:
+                rotation = await rotating.move(step.unit, rotation.id, "VERIFIED", proof=proof, signed=signed)
+            return _Standing(rotation, step.unit.now)
 
-    async def raise_floor(self, rotation: Rotation) -> Rotation:
+    async def raise_floor(self, standing: _Standing) -> _Standing:
         """Never while anything inside or outside needs an older version: it could not be opened any more."""
-        version = rotation.to_version
-        await self._rewrap_all(version)
-        counts, now = await self._counted(version)
-        if now - rotation.moved_at < self.grace:
-            raise RotationWaits
+        version, left = standing.rotation.to_version, self.grace - (standing.at - standing.rotation.moved_at)
+        if left > timedelta():
+            raise RotationWaits(math.ceil(left.total_seconds()))
+        counts = standing.counts
+        if self.outside is not None or counts is None:
+            counts = None if await self._is_older_outside(version) else await self._counted()
+        if counts is None or rewrapping.is_older(counts, version):
+            await self._rewrap_all(version)
+            counts = await self._counted()
+            _refuse_older(counts, version)
         await self.rotator.raise_floor(self.run.tenant, version)
         async with self.run.step() as step:
-            await rotating.move(step.unit, rotation.id, "RAISED", ended=True)
+            rotation = await rotating.move(step.unit, standing.rotation.id, "RAISED", ended=True)
             step.finish(result={"keys": sum(sum(each.values()) for each in counts.values())})
-        return rotation
+            return _Standing(rotation, step.unit.now)
 
-    async def _moved(self, state: str, *, versions: tuple[int, int] | None = None) -> Rotation:
+    async def _moved(
+        self, state: str, *, past: Sequence[str] = (), versions: tuple[int, int] | None = None
+    ) -> _Standing:
         async with self.run.step() as step:
-            await rotating.move(step.unit, self.run.arguments.rotation, state, versions=versions)
             step.move(cursor=None)
-            return await rotating.find(step.unit, self.run.arguments.rotation)
+            asked = self.run.arguments.rotation
+            rotation = await rotating.move(step.unit, asked, state, past=past, versions=versions)
+            if state == rotating.BEGUN:
+                return _Standing(rotation, step.unit.now)
+            page = await rewrapping.find_outdated(step.unit, rotation.to_version)
+            return _Standing(rotation, step.unit.now, page)
 
-    async def _rewrap_all(self, version: int) -> None:
-        """What was made under an older version while this goes on is met again: see `_counted`."""
-        await self._rewrap_data_keys(version)
-        if self.outside is not None and await self._is_older_outside(self.outside, version):
+    async def _rewrap_all(self, version: int, page: list[WrappedKey] | None = None) -> _Counted:
+        """What was made under an older version while this goes on stands among what is counted."""
+        counted = await self._rewrap_data_keys(version, page)
+        if self.outside is None:
+            return counted or await self._seen()
+        if await self._is_older_outside(version):
             await self.outside.rewrap(self.run.tenant, self.rotator)
-            if await self._is_older_outside(self.outside, version):
+            if await self._is_older_outside(version):
                 raise RotationWaits
+        return await self._seen()
 
-    async def _counted(self, version: int) -> tuple[Counts, datetime]:
-        """As of now. Raises `RotationWaits` where something is older: the job then begins anew with that."""
+    async def _seen(self) -> _Counted:
+        async with self.run.looking() as unit:
+            return _Counted(await rewrapping.counts(unit), unit.now)
+
+    async def _counted(self) -> Counts:
+        """As of now, and only by who still holds the job."""
         async with self.run.step() as step:
             step.move(cursor=None)
-            counts = await rewrapping.counts(step.unit)
-            now = step.unit.now
-        if rewrapping.is_older(counts, version):
-            raise RotationWaits
-        return counts, now
+            return await rewrapping.counts(step.unit)
 
-    async def _rewrap_data_keys(self, version: int) -> None:
-        """Those that are refused hold up no other; then raises `RewrapRefused`, and the audit log names them."""
-        throttle, refused, page = throttle_of(self.run), list[WrappedKey](), await self._outdated(version)
+    async def _rewrap_data_keys(self, version: int, page: list[WrappedKey] | None) -> _Counted | None:
+        """What is counted behind the last page, if there was one.
+
+        Keys that are refused hold up no other; then raises `RewrapRefused`, and the audit log names them.
+        """
+        throttle, refused, counted = throttle_of(self.run), list[WrappedKey](), None
+        page = await self._outdated(version) if page is None else page
         while page:
             with throttle.measured():
-                refused += await self._rewrap(page, version)
+                left, counted = await self._rewrap(page, version)
+                refused += left
+            if len(page) < rewrapping.PAGE:
+                break
             await throttle.rest()
-            page = [] if len(page) < rewrapping.PAGE else await self._outdated(version, page[-1])
+            page = await self._outdated(version, page[-1])
         if refused:
             async with self.run.step() as step:
                 ids, named = [key.id for key in refused], {"table": "data_keys", "toVersion": version}
@@ -158,9 +205,10 @@ class _Turn:
                 step.unit.audit("key.rewrap.refused", subject_type="DataKey", subjects=ids, outcome=code, details=named)
                 step.move(cursor=None)
             raise RewrapRefused
+        return counted
 
-    async def _rewrap(self, page: list[WrappedKey], version: int) -> list[WrappedKey]:
-        """Those that could not be."""
+    async def _rewrap(self, page: list[WrappedKey], version: int) -> tuple[list[WrappedKey], _Counted]:
+        """Those that could not be, and what stands there then."""
         asked = [(key.wrapped, wrapping_context(key.tenant, key.id, key.purpose)) for key in page]
         rewrapped = await self.rotator.rewrap(self.run.tenant, asked)
         done = [
@@ -169,33 +217,38 @@ class _Turn:
             if new is not None and wrapped_version(new) >= version
         ]
         async with self.run.step() as step:
-            for key, new in done:
-                await rewrapping.replace(step.unit, key, new)
+            await rewrapping.replace(step.unit, done)
             step.move(cursor=None, done=self.run.done + len(done))
+            counted = _Counted(await rewrapping.counts(step.unit), step.unit.now)
         kept = {key.id for key, _ in done}
-        return [key for key in page if key.id not in kept]
+        return [key for key in page if key.id not in kept], counted
 
     async def _outdated(self, version: int, after: WrappedKey | None = None) -> list[WrappedKey]:
-        async with self.run.step() as step:
-            step.move(cursor=None)
-            return await rewrapping.find_outdated(step.unit, version, None if after is None else after.id)
+        async with self.run.looking() as unit:
+            return await rewrapping.find_outdated(unit, version, None if after is None else after.id)
 
-    async def _is_older_outside(self, outside: WrappedOutside, version: int) -> bool:
+    async def _is_older_outside(self, version: int) -> bool:
         """Backups' keys stand in the database, and in the key files: they are rewrapped with these."""
-        oldest = await outside.oldest_kek_version(self.run.tenant)
+        if self.outside is None:
+            return False
+        oldest = await self.outside.oldest_kek_version(self.run.tenant)
         if oldest is not None and oldest < version:
             return True
-        async with self.run.step() as step:
-            step.move(cursor=None)
-            return rewrapping.is_older(await rewrapping.counts(step.unit), version)
+        return rewrapping.is_older((await self._seen()).counts, version)
 
 
-def _proof(rotation: Rotation, counts: Counts, now: datetime) -> dict[str, Any]:
+def _refuse_older(counts: Counts, version: int) -> None:
+    """The job then begins anew with what is older. Raises `RotationWaits`."""
+    if rewrapping.is_older(counts, version):
+        raise RotationWaits
+
+
+def _proof(rotation: Rotation, counted: _Counted) -> dict[str, Any]:
     return {
         "rotation": str(rotation.id),
         "purpose": rotation.purpose,
         "fromVersion": rotation.from_version,
         "toVersion": rotation.to_version,
-        "at": now.isoformat(),
-        "wrapped": {place: dict(by_version) for place, by_version in counts.items()},
+        "at": counted.at.isoformat(),
+        "wrapped": {place: dict(by_version) for place, by_version in counted.counts.items()},
     }

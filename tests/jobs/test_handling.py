@@ -24,6 +24,7 @@ from tenants.errors import (
     JobRefused,
     JobUnknown,
     LeaseLost,
+    RotationWaits,
     TenantNotReady,
     TenantSuspended,
     Unauthenticated,
@@ -169,6 +170,20 @@ async def test_the_pauses_of_a_job_that_waits_for_something_to_pass_grow(
         pauses.append((found["due_at"] - found["moved_at"]).total_seconds())
 
     assert pauses == [3, 9, 27, LONGEST_PAUSE, LONGEST_PAUSE, LONGEST_PAUSE]
+
+
+async def test_who_knows_how_long_it_must_wait_is_put_off_for_so_long(desk: Desk) -> None:
+    async def wait(_: Run[NoArguments]) -> None:
+        raise RotationWaits(300)
+
+    desk.handlers[FRAGILE] = wait
+    job = await desk.enqueue(FRAGILE)
+
+    await desk.handling().handle(desk.acme, job)
+
+    found = await desk.job(job)
+    assert (found["state"], found["reason"], found["attempt"]) == ("READY", "ROTATION_WAITS", 0)
+    assert found["due_at"] - found["moved_at"] == timedelta(minutes=5)
 
 
 def test_a_pause_is_a_minute_at_most_however_long_the_last_was() -> None:

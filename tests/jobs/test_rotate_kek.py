@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import orjson
 import pytest
 
 from crypto.cache import KeyringCache
@@ -16,16 +18,17 @@ from crypto.transit import KeyVersions, TransitKeys, wrapped_version
 from domain import customers
 from domain.customers.fields import Profile
 from jobs.backups.stores import Store
-from jobs.handling import Handler
+from jobs.handling import Handler, Run, Step
 from jobs.key_files.files import KeyFiles
 from jobs.rotations.kek import rotate_kek_by
 from settings import AppRole
-from tenants import rotating
+from tenants import rewrapping, rotating
 from tenants.errors import RotationWaits
 from tenants.ids import new_id
 from tenants.jobs import JobState
 from tenants.rotating import ROTATE
 from tenants.rotations import Cause, KeyPurpose, Rotation
+from tenants.unit import Unit
 from tenants.units import Units
 from tenants.viewers import TenantId
 from tests.jobs.desk import Desk, until
@@ -179,6 +182,17 @@ async def test_all_keys_are_rewrapped_and_the_old_version_opens_nothing_any_more
     assert await scene.is_readable(customer)
 
 
+@pytest.mark.parametrize("page", [1, 2, 4])
+async def test_keys_of_many_pages_are_all_rewrapped(scene: Scene, page: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rewrapping, "PAGE", page)
+    await scene.add_key("RETIRED")
+
+    done = await scene.rotate()
+
+    assert list((await scene.wrapped()).values()) == [2] * 4
+    assert done.proof["wrapped"]["data_keys.wrapped"] == {"2": 4}
+
+
 async def test_readers_go_on_with_the_keys_they_have(scene: Scene) -> None:
     customer = await scene.customer()
     async with scene.desk.units.enter(scene.tenant, None, write=False) as unit:
@@ -195,7 +209,7 @@ async def test_the_proof_is_signed_and_counts_every_wrapped_key(scene: Scene) ->
     done = await scene.rotate()
 
     keys = await scene.desk.house.api.keys.public_keys(rotating.SIGNED_BY)
-    assert done.proof["wrapped"]["data_keys.wrapped"] == {"2": 3}
+    assert done.proof["wrapped"] == {"data_keys.wrapped": {"2": 3}, "backups.wrapped_key": {}}
     assert rotating.is_proven(done, keys)
     done.proof = done.proof | {"toVersion": 3}
     assert not rotating.is_proven(done, keys)
@@ -231,24 +245,47 @@ async def test_cut_off_at_any_call_of_the_key_store_it_ends_and_makes_one_versio
     assert await scene.is_readable(customer)
 
 
-@pytest.mark.parametrize("number", range(1, 13))
-async def test_cut_off_in_any_step_it_ends(scene: Scene, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("number", range(1, 7))
+async def test_cut_off_in_any_step_it_ends(
+    scene: Scene, number: int, is_after: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before or after that step commits."""
     rotation, job = await scene.begin()
-    seen, find = 0, rotating.find
+    seen, step = 0, Run.step
 
-    async def cut(*asked: Any) -> Rotation:
+    @asynccontextmanager
+    async def cut(run: Run[Any], **asked: bool) -> AsyncIterator[Step]:
         nonlocal seen
         seen += 1
+        async with step(run, **asked) as taken:
+            yield taken
+            if seen == number and not is_after:
+                raise asyncio.CancelledError
         if seen == number:
             raise asyncio.CancelledError
-        return await find(*asked)
 
     with monkeypatch.context() as patched:
-        patched.setattr(rotating, "find", cut)
-        await scene.lead(job)
+        patched.setattr(Run, "step", cut)
+        first = await scene.lead(job)
 
-    if seen >= number:
-        assert await scene.lead(job) == JobState.DONE
+    assert seen == number
+    assert first == JobState.DONE or await scene.lead(job) == JobState.DONE
+    assert (await scene.rotation(rotation)).state == "RAISED"
+    assert await scene.rotator.versions(scene.tenant) == KeyVersions(latest=2, floor=2)
+    assert set((await scene.wrapped()).values()) == {2}
+    moved = [orjson.loads(entry["details"])["state"] for entry in await scene.audited("key.rotation.moved")]
+    assert moved == ["ROTATED", "REWRAPPING", "VERIFIED", "RAISED"]
+
+
+async def test_one_that_stands_at_rotated_goes_on_from_there(scene: Scene) -> None:
+    rotation, job = await scene.begin()
+    latest = await scene.rotator.rotate(scene.tenant)
+    async with scene.desk.units.enter(scene.tenant, None, write=True) as unit:
+        await rotating.move(unit, rotation, "ROTATED", versions=(latest - 1, latest))
+
+    assert await scene.lead(job) == JobState.DONE
+
     assert (await scene.rotation(rotation)).state == "RAISED"
     assert await scene.rotator.versions(scene.tenant) == KeyVersions(latest=2, floor=2)
 
@@ -268,7 +305,11 @@ async def test_one_after_the_other_they_count_up(scene: Scene) -> None:
     assert await scene.is_readable(customer)
 
 
-async def test_a_key_that_is_refused_holds_up_no_other_and_is_named(scene: Scene) -> None:
+@pytest.mark.parametrize("page", [1, 2, 100])
+async def test_a_key_that_is_refused_holds_up_no_other_and_is_named(
+    scene: Scene, page: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rewrapping, "PAGE", page)
     broken = await scene.add_key("RETIRED", breaks=True)
     rotation, job = await scene.begin()
 
@@ -319,6 +360,37 @@ async def test_the_floor_stays_until_the_time_of_grace_is_over(scene: Scene) -> 
     assert await scene.lead(job, scene.handler(grace=timedelta(minutes=5))) == JobState.READY
 
     assert (await scene.desk.job(job))["reason"] == RotationWaits.code
+    assert (await scene.rotation(rotation)).state == "VERIFIED"
+    assert (await scene.rotator.versions(scene.tenant)).floor == 1
+
+
+async def test_it_comes_back_once_when_the_time_of_grace_is_over(scene: Scene) -> None:
+    rotation, job = await scene.begin()
+
+    await scene.lead(job, scene.handler(grace=timedelta(minutes=5)))
+
+    moved, due = (await scene.rotation(rotation)).moved_at, (await scene.desk.job(job))["due_at"]
+    assert timedelta(minutes=5) <= due - moved < timedelta(minutes=6)
+    await scene.desk.superuser.execute(
+        "UPDATE rotations SET moved_at = moved_at - interval '2 minutes' WHERE id = $1", rotation
+    )
+    await scene.lead(job, scene.handler(grace=timedelta(minutes=5)))
+    due = (await scene.desk.job(job))["due_at"]
+    assert timedelta(minutes=3) <= due - moved < timedelta(minutes=4)
+
+
+async def test_who_has_lost_the_job_raises_no_floor(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    rotation, job = await scene.begin()
+    assert await scene.lead(job, scene.handler(grace=timedelta(hours=1))) == JobState.READY
+    counts = rewrapping.counts
+
+    async def taken_by_another(unit: Unit) -> rewrapping.Counts:
+        await scene.desk.set(job, "fence = fence + 1")
+        return await counts(unit)
+
+    monkeypatch.setattr(rewrapping, "counts", taken_by_another)
+    assert await scene.lead(job) == JobState.RUNNING
+
     assert (await scene.rotation(rotation)).state == "VERIFIED"
     assert (await scene.rotator.versions(scene.tenant)).floor == 1
 
