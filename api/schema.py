@@ -29,7 +29,7 @@ from api.member_acts import MemberActMutations, MemberListQueries
 from api.members import Member, MemberQueries, members_of
 from api.offboardings import OffboardingMutations, OffboardingQueries
 from api.operation import Operation
-from api.paging import Node, any_local_id
+from api.paging import Node
 from api.passwords import PasswordMutations
 from api.restores import RestoreMutations
 from api.reveals import RevealMutations
@@ -53,11 +53,13 @@ from api.webhook_deliveries import (
     WebhookDeliveryQueries,
     deliveries_by_id,
 )
-from api.webhooks import WebhookEndpoint, WebhookMutations, WebhookQueries, endpoints_by_id
+from api.webhook_endpoints import WebhookEndpoint, endpoints_by_id
+from api.webhooks import WebhookMutations, WebhookQueries
 from domain import audits, customers, jobs, sessions, tags, teams
 from domain.errors import BadInput
 from tenants.access import Permission
 from tenants.errors import Unauthenticated
+from tenants.ids import any_local_id
 
 _MOST_NODES = 100
 _IDS = argument(Input(why="an id opens nothing by itself"), "Global, as every `id` of the answers.")

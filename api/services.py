@@ -1,6 +1,6 @@
 """What resolvers may use besides their unit; wired once in `api/app.py`."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,7 @@ class Services:
     `shown` tells the level of each selected field of a type's rows that is not hidden in that relation. `rule_at` tells
     the rule of a type's field and the personal field behind it, `wholes` in which type's rows the leaves of each type
     lie. `is_issuer` tells whether an address can be one of another house.
-    `check_address` refuses one that webhooks must not be sent to: `AddressRefused`, `NotReached`.
+    `check_address` refuses a tenant one that webhooks must not be sent to: `AddressRefused`, `NotReached`.
     """
 
     sign_ins: SignIns
@@ -48,5 +48,5 @@ class Services:
     live_keys: LiveKeys
     feed: Feed
     audit_chain: ChainVerifier
-    check_address: Callable[[str], Awaitable[None]]
+    check_address: Callable[[str, Hashable], Awaitable[None]]
     keeps_backups: bool = True  # whether stores are configured

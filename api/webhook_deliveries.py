@@ -14,7 +14,7 @@ from api.events import Payload
 from api.meanings import described
 from api.operation import Operation
 from api.paging import Connection, Node, UserError, cursor, global_id, local_id, user_errors, window
-from api.webhooks import WebhookEndpoint, endpoints_of
+from api.webhook_endpoints import WebhookEndpoint, endpoints_of
 from domain import normalise
 from domain.errors import BadInput, NotFound, Refused
 from domain.normalise import Invalid

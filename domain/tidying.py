@@ -20,7 +20,7 @@ from tenants.sessions import Session
 from tenants.sign_on import SignOnRequest
 from tenants.unit import Unit
 from tenants.usage import UsageHour, UsageSize
-from tenants.webhooks import WebhookDelivery, WebhookSecret
+from tenants.webhooks import WebhookDelivery, WebhookEndpoint, WebhookSecret
 
 BATCH = 1_000
 JOBS_KEPT = timedelta(days=90)
@@ -30,6 +30,10 @@ _COUNTERS_KEPT = timedelta(days=400)  # a year, and time to compare it with the 
 TIDY = JobKind("tidy", NoArguments, "Forget what has served its time.", priority=Priority.IDLE)
 
 _OF_JOB = (Job.tenant_id == ImportRow.tenant_id, Job.id == ImportRow.job_id)
+_OF_DELIVERY = (
+    WebhookEndpoint.tenant_id == WebhookDelivery.tenant_id,
+    WebhookEndpoint.id == WebhookDelivery.endpoint_id,
+)
 # What of each table has served its time. Import rows go before the jobs they belong to.
 FORGOTTEN: Mapping[type[TenantOwned], Callable[[datetime], Any]] = {
     Event: lambda now: Event.at < now - events.KEPT,
@@ -37,8 +41,10 @@ FORGOTTEN: Mapping[type[TenantOwned], Callable[[datetime], Any]] = {
     SignInAttempt: lambda now: SignInAttempt.until < now - _ATTEMPTS_KEPT,
     Session: lambda now: func.coalesce(Session.ended_at, Session.expires_at) < now - _SESSIONS_KEPT,
     OneTimeToken: lambda now: OneTimeToken.expires_at < now,
+    # One that waits is kept, also one from long ago that is to be sent again. The index knows when each was made.
     WebhookDelivery: lambda now: (
-        func.coalesce(WebhookDelivery.ended_at, WebhookDelivery.created_at) < now - webhooks.KEPT
+        ((WebhookDelivery.ended_at < now - webhooks.KEPT) & (WebhookDelivery.created_at < now - webhooks.KEPT))
+        | ~exists().where(*_OF_DELIVERY)
     ),
     WebhookSecret: lambda now: WebhookSecret.expires_at < now,
     SignOnRequest: lambda now: SignOnRequest.expires_at < now,

@@ -1,12 +1,11 @@
-"""The only way out over HTTP: to public addresses alone, each checked, then pinned. Imports `addresses` and errors."""
+"""The only way out over HTTP: to public addresses alone, each checked, then pinned. Imports its own and errors."""
 
 import asyncio
 import logging
 import re
-import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,8 +17,7 @@ import httpcore
 
 from crypto.errors import CofferError
 from egress.addresses import AddressRefused, Place, Rule, is_public, parse
-
-Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+from egress.names import Lookups, Resolve, resolve_by_system
 
 
 class Reason(StrEnum):
@@ -48,14 +46,17 @@ class NotReached(CofferError):
 
 
 class AnswerTooLarge(CofferError):
-    """The other side got the request and answered with `status`; the rest was not read, and nothing is truncated."""
+    """The other side got the request and answered with `status`; the rest was not read, and nothing is truncated.
+
+    `headers`: as an `Answer` has them.
+    """
 
     code = "EGRESS_ANSWER_TOO_LARGE"
     message = "The answer is larger than we read."
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, headers: Mapping[str, str]) -> None:
         super().__init__()
-        self.status = status
+        self.status, self.headers = status, headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +69,12 @@ class Answer:
     seconds: float
 
 
-async def resolve_by_system(host: str, port: int) -> Sequence[str]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(sockaddr[0]) for *_, sockaddr in found]
-
-
 class Egress:
     """One per process. No redirect, proxy, cookie, netrc, environment variable or kept connection is ever used.
 
     `allowed`: "host:port" of development, spelt as in the URL in lower case; there http and inside addresses pass.
-    `most_bytes`: of an answer's body. `ca_file`: PEM of the authorities to trust instead of certifi's.
+    `most_bytes`: of an answer's body. `ca_file`: PEM of the authorities to trust instead of certifi's. An `asker` is
+    whoever has something sent; names that are silent hold up its own, as `Lookups` says. Without one a name is its own.
     """
 
     def __init__(
@@ -94,16 +91,16 @@ class Egress:
         self._connect_seconds = connect_seconds
         self._total_seconds = total_seconds
         self._most_bytes = most_bytes
-        self._resolve = resolve
+        self._names = Lookups(resolve)
         self._tls = ssl.create_default_context(cafile=ca_file or certifi.where())
         logging.getLogger("httpcore").setLevel(logging.INFO)  # at DEBUG it logs the values of answers' headers
 
-    async def check(self, url: str) -> None:
+    async def check(self, url: str, asker: Hashable = None) -> None:
         """Raises `AddressRefused`, or `NotReached` where the name doesn't resolve. Connects to nothing."""
         place = parse(url, self._allowed)
         with _translated():
             async with asyncio.timeout(self._total_seconds):
-                await self._find_addresses(place)
+                await self._find_addresses(place, asker)
 
     async def send(
         self,
@@ -113,6 +110,7 @@ class Egress:
         headers: Mapping[str, str],
         body: bytes | None = None,
         total_seconds: float | None = None,
+        asker: Hashable = None,
     ) -> Answer:
         """Raises `AddressRefused`, `HeaderRefused`, `NotReached`, `AnswerTooLarge`. A 3xx is an answer as any other."""
         started = time.monotonic()
@@ -120,14 +118,14 @@ class Egress:
         fields = _fields(place, headers)
         with _translated():
             async with asyncio.timeout(self._total_seconds if total_seconds is None else total_seconds):
-                async with self._exchange(place, method, fields, body) as response:
+                async with self._exchange(place, asker, method, fields, body) as response:
                     content = await self._read(response)
         return Answer(response.status, _kept(response.headers), content, time.monotonic() - started)
 
-    async def _find_addresses(self, place: "Place") -> Sequence[str]:
+    async def _find_addresses(self, place: "Place", asker: Hashable) -> Sequence[str]:
         """Resolves once. One inside address among public ones refuses them all: a lie must not win by its order."""
         try:
-            addresses = [place.name] if place.is_literal else await self._resolve(place.name, place.port)
+            addresses = [place.name] if place.is_literal else await self._look_up(place, asker)
         except OSError as cause:
             raise NotReached(Reason.NAME) from cause
         if not addresses:
@@ -136,12 +134,15 @@ class Egress:
             raise AddressRefused(Rule.ADDRESS)
         return addresses
 
+    async def _look_up(self, place: "Place", asker: Hashable) -> Sequence[str]:
+        return await self._names.find(place.name if asker is None else asker, place.name, place.port)
+
     @asynccontextmanager
     async def _exchange(
-        self, place: "Place", method: str, fields: list[tuple[str, str]], body: bytes | None
+        self, place: "Place", asker: Hashable, method: str, fields: list[tuple[str, str]], body: bytes | None
     ) -> AsyncIterator[httpcore.Response]:
         """A connection of its own for each request, so that none is reused for another pinned address."""
-        pinned = _Pinned(await self._find_addresses(place))
+        pinned = _Pinned(await self._find_addresses(place, asker))
         url = httpcore.URL(scheme=place.scheme, host=place.name, port=place.port, target=place.target)
         connection = httpcore.AsyncHTTPConnection(url.origin, self._tls, network_backend=pinned)
         limits = {"timeout": {"connect": self._connect_seconds}}
@@ -156,7 +157,7 @@ class Egress:
         async for part in response.aiter_stream():
             content += part
             if len(content) > self._most_bytes:
-                raise AnswerTooLarge(response.status)
+                raise AnswerTooLarge(response.status, _kept(response.headers))
         return bytes(content)
 
 

@@ -5,7 +5,8 @@ gets its default, one that is gone is left out. What a row refers to must be the
 a reference that can be NULL becomes NULL, and a row that can't be without it is dropped; both are counted.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +16,7 @@ import orjson
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
+    Executable,
     ForeignKeyConstraint,
     LargeBinary,
     Table,
@@ -28,11 +30,14 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import TIMESTAMP
+from sqlalchemy.exc import IntegrityError
 
+from tenants.database import SCOPE, Database, translated
 from tenants.errors import Unrestorable
 from tenants.owned import Backup, Place, TenantOwned
 from tenants.subjects import Subject
 from tenants.unit import Unit
+from tenants.viewers import TenantId
 
 Row = dict[str, Any]
 _SECRETS = text(
@@ -103,6 +108,9 @@ class Target:
         return Reference(constraint.referred_table.name, own, tuple(theirs for _, theirs in pairs), is_needed)
 
 
+Standing = Callable[[Target, Sequence[Row]], Awaitable[dict[tuple[str, ...], Row]]]
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """Of one page: rows written, references that were made NULL, rows dropped for want of what they refer to."""
@@ -158,24 +166,63 @@ async def load(unit: Unit, target: Target, rows: Sequence[Row]) -> Loaded:
         return Loaded(0, 0, 0)
     statement = text(_loading(target)).bindparams(bindparam("tenant", type_=Uuid), bindparam("rows", type_=Text))
     given = {"tenant": unit.tenant.id, "rows": orjson.dumps(rows).decode()}
-    (made,) = await unit.rows(statement.bindparams(**given))
+    with fitting(target.name):
+        (made,) = await unit.rows(statement.bindparams(**given))
     return Loaded(made.written, made.cleared, len(rows) - made.written)
+
+
+@contextmanager
+def fitting(table: str) -> Iterator[None]:
+    """Raises `Unrestorable` for rows that break a rule of the table's; which, would say what they hold."""
+    try:
+        yield
+    except IntegrityError:
+        raise Unrestorable(f"Rows of {table} in the backup can't stand beside each other, or beside others.") from None
+
+
+@asynccontextmanager
+async def standing(database: Database, tenant: TenantId) -> AsyncIterator[Standing]:
+    """Tells of rows' clear columns as they stood when this began, whatever has been done to them elsewhere since."""
+    async with database.session(write=False) as session:
+        await session.execute(SCOPE, {"tenant": tenant})
+
+        async def read(statement: Executable) -> Sequence[Any]:
+            async with translated():
+                return (await session.execute(statement)).scalars().all()
+
+        async def stood(target: Target, rows: Sequence[Row]) -> dict[tuple[str, ...], Row]:
+            clear = [name for name in target.columns if name not in target.places]
+            return await _current(read, tenant, target, clear, rows)
+
+        yield stood
 
 
 async def current(unit: Unit, target: Target, rows: Sequence[Row]) -> dict[tuple[str, ...], Row]:
     """What stands under the same keys now, by key, in the form of a dump."""
+    return await _current(unit.scalars, unit.tenant.id, target, target.columns, rows)
+
+
+async def _current(
+    read: Callable[[Executable], Awaitable[Sequence[Any]]],
+    tenant: TenantId,
+    target: Target,
+    columns: Sequence[str],
+    rows: Sequence[Row],
+) -> dict[tuple[str, ...], Row]:
     pairs = " AND ".join(f't."{name}" = g."{name}"' for name in target.key)
+    named = ", ".join(f't."{name}"' for name in columns)
     statement = text(
         f"""
-        SELECT CAST(row_to_json(t) AS text) AS line
-        FROM json_populate_recordset(NULL::{target.name}, CAST(:rows AS json)) g
-        JOIN {target.name} t ON t.tenant_id = :tenant AND {pairs}
+        SELECT CAST(row_to_json(r) AS text) AS line
+        FROM (
+            SELECT {named} FROM json_populate_recordset(NULL::{target.name}, CAST(:rows AS json)) g
+            JOIN {target.name} t ON t.tenant_id = :tenant AND {pairs}
+        ) r
         """  # noqa: S608  # names of ours
     ).bindparams(bindparam("tenant", type_=Uuid), bindparam("rows", type_=Text))
     keys = [{name: row[name] for name in target.key} for row in rows]
-    found = await unit.scalars(statement.bindparams(tenant=unit.tenant.id, rows=orjson.dumps(keys).decode()))
-    standing = [orjson.loads(line) for line in found]
-    return {key_of(target, row): row for row in standing}
+    found = await read(statement.bindparams(tenant=tenant, rows=orjson.dumps(keys).decode()))
+    return {key_of(target, row): row for row in map(orjson.loads, found)}
 
 
 def key_of(target: Target, row: Row) -> tuple[str, ...]:

@@ -21,7 +21,8 @@ from tenants.errors import ColumnUnreadable, KeyStillUsed
 from tenants.owned import TenantOwned
 from tenants.unit import Unit
 
-# Values of bytes (V), arrays of them (A), and what else holds bytes somewhere (X), which nothing here can read.
+# Values of bytes (V), arrays of them (A), and what else holds bytes somewhere (X: rows, ranges and what is made of
+# them), which nothing here can read; nor large objects, of which Coffer has none.
 _COLUMNS = text(
     """
     WITH RECURSIVE kinds (type, form) AS (
@@ -32,6 +33,10 @@ _COLUMNS = text(
         FROM kinds k JOIN pg_type t ON t.typbasetype = k.type OR (t.typcategory = 'A' AND t.typelem = k.type)
             OR (t.typtype = 'c' AND EXISTS (
                 SELECT FROM pg_attribute p WHERE p.attrelid = t.typrelid AND p.atttypid = k.type AND NOT p.attisdropped
+            ))
+            OR (t.typtype IN ('r', 'm') AND EXISTS (
+                SELECT FROM pg_range g WHERE (g.rngtypid = t.oid AND g.rngsubtype = k.type)
+                    OR (g.rngmultitypid = t.oid AND g.rngtypid = k.type)
             ))
     )
     SELECT EXISTS (SELECT FROM pg_attribute o WHERE o.attrelid = c.oid AND o.attname = 'tenant_id'
@@ -47,6 +52,9 @@ _COLUMNS = text(
     JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'm', 'f') AND c.relispopulated
         AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+    UNION ALL
+    SELECT false, false, 'pg_largeobject.data', 'pg_catalog.pg_largeobject', 'data', 'V', false
+    WHERE EXISTS (SELECT FROM pg_largeobject_metadata)
     ORDER BY relation, place
     """
 ).bindparams(bindparam("ours", type_=ARRAY(Text)))

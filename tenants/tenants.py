@@ -159,6 +159,13 @@ async def page(platform: Database, *, after: str = "", first: int = 100) -> list
         return [_tenant(row) for row in await connection.execute(statement)]
 
 
+async def find_with_keys(platform: Database) -> Tenant | None:
+    """Some tenant whose key is at the key store; None where there is none yet."""
+    statement = select(tenants).where(tenants.c.status.in_(("ACTIVE", "SUSPENDED"))).order_by(tenants.c.slug).limit(1)
+    async with platform.connection() as connection:
+        return next((_tenant(row) for row in await connection.execute(statement)), None)
+
+
 async def suspend(platform: Database, slug: str) -> Tenant:
     """From the next request on nobody of this tenant is served, and its keys leave every process."""
     return await _move(platform, slug, "ACTIVE", "SUSPENDED")

@@ -1,7 +1,8 @@
 """What senders do with the table of deliveries: find what is due, lease it, settle what came of it.
 
 As with jobs, each act is a short transaction of the tenant and needs no key. A sender that dies leaves its lease to run
-out, and the same message goes out again; one that was only slow is refused by its fence. Every moment is the caller's.
+out, and the same message goes out again; one that was only slow is refused by its fence. Claims are
+counted before anything is sent, so what kills its senders shows. Every moment is the caller's.
 """
 
 from collections.abc import AsyncIterator, Collection, Sequence
@@ -52,10 +53,10 @@ _CLAIM = text(
         )
         ORDER BY d.due_at, d.place, d.xid, d.event_id LIMIT :most FOR UPDATE SKIP LOCKED
     )
-    UPDATE webhook_deliveries d SET lease_until = :until, fence = d.fence + 1 FROM due
+    UPDATE webhook_deliveries d SET lease_until = :until, fence = d.fence + 1, claims = d.claims + 1 FROM due
     WHERE d.tenant_id = :tenant AND d.id = due.id
     RETURNING d.id, d.event_id, d.type, d.type_version, d.happened_at, d.subject, d.fields, d.place, d.xid, d.tries,
-        d.fence,
+        d.claims - 1 AS lost, d.fence,
         (SELECT e.member_id FROM webhook_endpoints e WHERE e.tenant_id = :tenant AND e.id = :endpoint) AS service
     """  # noqa: S608  # likewise
 ).bindparams(
@@ -66,13 +67,15 @@ _SETTLE = text(
     """
     WITH told AS (
         SELECT * FROM jsonb_to_recordset(CAST(:outcomes AS jsonb)) AS o (id uuid, fence int, state text, reason text,
-            due_at timestamptz, was_sent boolean, at timestamptz, duration_ms int, status int, why text, body_hash text,
-            fields text[])
+            due_at timestamptz, was_sent boolean, counts boolean, at timestamptz, duration_ms int, status int, why text,
+            body_hash text, fields text[])
     ), moved AS (
         UPDATE webhook_deliveries d SET state = told.state, reason = told.reason, lease_until = NULL,
             due_at = coalesce(told.due_at, d.due_at), attempt = d.attempt + told.was_sent::int,
-            tries = d.tries + told.was_sent::int, ended_at = CASE WHEN told.state <> 'PENDING' THEN :now END
+            tries = d.tries + told.counts::int, claims = 0,
+            ended_at = CASE WHEN told.state <> 'PENDING' THEN :now END
         FROM told WHERE d.tenant_id = :tenant AND d.id = told.id AND d.fence = told.fence AND d.state = 'PENDING'
+            AND d.lease_until IS NOT NULL
         RETURNING d.id, d.attempt, d.endpoint_id
     )
     INSERT INTO webhook_attempts (tenant_id, delivery_id, number, endpoint_id, at, duration_ms, status, reason,
@@ -116,7 +119,10 @@ _REST = text(
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A delivery in a sender's hands; `tries` were made before; `service` is whose roles decide."""
+    """A delivery in a sender's hands; `tries` were made before; `service` is whose roles decide.
+
+    `lost`: so many claimed it before, one after the other, of whom nothing was heard.
+    """
 
     id: UUID
     event_id: UUID
@@ -128,6 +134,7 @@ class Claimed:
     place: int
     xid: int
     tries: int
+    lost: int
     fence: int
     service: UUID
 
@@ -148,7 +155,7 @@ class Attempt:
 class Outcome:
     """What became of a claimed delivery; PENDING again needs a `due_at`. Without `attempt` nothing was sent.
 
-    `not_before`: until then the endpoint is sent nothing at all.
+    `not_before`: until then the endpoint is sent nothing at all. `is_given_up`: a try counts without an attempt.
     """
 
     endpoint: UUID
@@ -158,6 +165,7 @@ class Outcome:
     due_at: datetime | None = None
     attempt: Attempt | None = None
     not_before: datetime | None = None
+    is_given_up: bool = False
 
     @property
     def is_failure(self) -> bool:
@@ -223,7 +231,7 @@ def _rests(outcomes: Collection[Outcome]) -> dict[UUID, datetime]:
 
 def _row(outcome: Outcome) -> dict[str, Any]:
     attempt = outcome.attempt
-    sent: dict[str, Any] = {"was_sent": attempt is not None}
+    sent: dict[str, Any] = {"was_sent": attempt is not None, "counts": attempt is not None or outcome.is_given_up}
     if attempt is not None:
         sent |= {
             "at": attempt.at,

@@ -172,16 +172,14 @@ class WebhookDelivery(
 ):
     """One event for one endpoint. Of those of one subject only the first that is PENDING may be sent.
 
+    No foreign key holds it to its endpoint, which may have millions and goes at once: they go by the page afterwards.
+
     `attempt` counts all that were recorded, `tries` those since it was last asked for; `fence` grows with each lease.
+    `claims` counts leases since one last ended in word of it.
     """
 
     __tablename__ = "webhook_deliveries"
     __table_args__ = (
-        ForeignKeyConstraint(
-            ["tenant_id", "endpoint_id"],
-            ["webhook_endpoints.tenant_id", "webhook_endpoints.id"],
-            ondelete="CASCADE",
-        ),
         UniqueConstraint("tenant_id", "endpoint_id", "event_id"),
         Index("ix_webhook_deliveries_due", "tenant_id", "endpoint_id", "due_at", postgresql_where=_PENDING),
         Index(
@@ -209,6 +207,7 @@ class WebhookDelivery(
     reason: Mapped[str | None] = clear("a code", Text, nullable=True)
     attempt: Mapped[int] = clear("a count", Integer, server_default="0")
     tries: Mapped[int] = clear("a count", Integer, server_default="0")
+    claims: Mapped[int] = clear("a count", Integer, server_default="0")
     fence: Mapped[int] = clear("grows with each lease; an older holder is refused", Integer, server_default="0")
     due_at: Mapped[datetime] = clear("not before then", TIMESTAMP(timezone=True))
     lease_until: Mapped[datetime | None] = clear(

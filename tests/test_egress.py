@@ -28,8 +28,9 @@ from hypothesis import strategies as st
 
 import egress
 from crypto.errors import CofferError
-from egress import AnswerTooLarge, Egress, HeaderRefused, NotReached, Reason, Resolve, addresses
+from egress import AnswerTooLarge, Egress, HeaderRefused, NotReached, Reason, addresses, names
 from egress.addresses import AddressRefused, Rule, is_public
+from egress.names import Resolve
 
 NAME = "hooks.example.com"
 PUBLIC = "93.184.215.14"
@@ -574,6 +575,14 @@ async def test_an_endless_answer_is_not_read() -> None:
     assert sum(sent) < 32 << 20  # what the sockets between us hold
 
 
+async def test_a_wish_of_one_that_says_too_much_is_kept() -> None:
+    head = b"HTTP/1.1 503 Busy\r\nRetry-After: 600\r\nContent-Length: 99\r\n\r\n"
+    async with receiving(head + bytes(99)) as receiver:
+        with pytest.raises(AnswerTooLarge) as failed:
+            await get(plain(receiver, most_bytes=9), receiver)
+    assert (failed.value.status, failed.value.headers) == (503, {"retry-after": "600"})
+
+
 async def test_the_bound_is_exact() -> None:
     async with receiving() as receiver:
         answer = await get(plain(receiver, most_bytes=4), receiver)
@@ -707,11 +716,11 @@ def test_every_error_has_a_code_of_its_own_and_only_not_reached_is_retryable() -
 
 def test_it_imports_nothing_of_ours_but_the_root_error() -> None:
     found: set[str] = set()
-    parsed = [ast.parse(Path(str(module.__file__)).read_text()) for module in (addresses, egress)]
+    parsed = [ast.parse(Path(str(module.__file__)).read_text()) for module in (addresses, names, egress)]
     for node in chain.from_iterable(map(ast.walk, parsed)):
         if isinstance(node, ast.ImportFrom):
             found.add(node.module or "")
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
     outside = {name for name in found if name.split(".")[0] not in sys.stdlib_module_names}
-    assert outside == {"certifi", "crypto.errors", "egress.addresses", "httpcore", "idna"}
+    assert outside == {"certifi", "crypto.errors", "egress.addresses", "egress.names", "httpcore", "idna"}

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnElement, func, literal_column, select, update
+from sqlalchemy import BigInteger, ColumnElement, exists, func, literal_column, select, update
 
 from domain.errors import Refused, UserError
 from domain.paging import Page, Window, cut, windowed
@@ -15,11 +15,14 @@ from tenants import webhook_relay
 from tenants.events import KINDS, Event
 from tenants.ids import new_id
 from tenants.unit import Unit
-from tenants.webhooks import TESTED, DeliveryState, EndpointState, WebhookAttempt, WebhookDelivery
+from tenants.webhooks import TESTED, DeliveryState, EndpointState, WebhookAttempt, WebhookDelivery, WebhookEndpoint
 
 MOST_REPLAYED = 10_000
 HEALTH = timedelta(hours=24)
 _PLACE = literal_column("pg_current_xact_id()::text::bigint", BigInteger)
+_HAS_ENDPOINT = exists().where(
+    WebhookEndpoint.tenant_id == WebhookDelivery.tenant_id, WebhookEndpoint.id == WebhookDelivery.endpoint_id
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ async def count(unit: Unit, log: Log) -> int:
 
 async def get_many(unit: Unit, deliveries: Collection[UUID]) -> list[WebhookDelivery | None]:
     """In the order asked for; None where there is none."""
-    mine = (WebhookDelivery.tenant_id == unit.tenant.id, WebhookDelivery.id.in_(set(deliveries)))
+    mine = (*_conditions(unit, Log()), WebhookDelivery.id.in_(set(deliveries)))
     rows = await unit.scalars(select(WebhookDelivery).where(*mine).execution_options(populate_existing=True))
     found = {row.id: row for row in rows}
     return [found.get(delivery) for delivery in deliveries]
@@ -203,7 +206,8 @@ def _health(row: Any, pending: int) -> Health:
 
 
 def _conditions(unit: Unit, log: Log) -> list[ColumnElement[bool]]:
-    found: list[ColumnElement[bool]] = [WebhookDelivery.tenant_id == unit.tenant.id]
+    """What was deleted with its endpoint is gone, though its rows may be there until the night."""
+    found: list[ColumnElement[bool]] = [WebhookDelivery.tenant_id == unit.tenant.id, _HAS_ENDPOINT]
     if log.endpoint is not None:
         found.append(WebhookDelivery.endpoint_id == log.endpoint)
     if log.state is not None:

@@ -3,30 +3,32 @@
 Whoever says where an endpoint's messages go, or holds its secret, gets what its roles show: those must be their own.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, delete, func, select, update
+from sqlalchemy import delete, select, update
 
 from crypto.values import Secret
 from crypto.webhooks import SigningSecret
 from domain import api_keys, granting, normalise, required
-from domain.errors import NotFound, Refused, UserError
+from domain.errors import Refused, UserError
 from domain.member_acts import DISABLED as MEMBER_DISABLED
-from domain.paging import Page, Window, cut, windowed
 from domain.webhooks import secrets
-from tenants import members, webhook_relay
+from domain.webhooks.endpoint_views import EndpointView as EndpointView
+from domain.webhooks.endpoint_views import count as count
+from domain.webhooks.endpoint_views import get as get
+from domain.webhooks.endpoint_views import get_many as get_many
+from domain.webhooks.endpoint_views import lock
+from domain.webhooks.endpoint_views import page as page
+from domain.webhooks.endpoint_views import url_of as url_of
+from tenants import webhook_relay
 from tenants.access import Permission, Role
 from tenants.events import KINDS
 from tenants.ids import new_id
 from tenants.members import Member, MemberRole
-from tenants.rights import held
 from tenants.roles import MemberOwnRole
 from tenants.unit import Unit
-from tenants.viewers import MemberId
 from tenants.webhooks import (
     CREATED,
     DELETED,
@@ -43,27 +45,6 @@ from tenants.webhooks import (
 MOST_ENDPOINTS = 50
 MOST_TYPES = 50
 _MANAGE = Permission.WEBHOOKS_MANAGE
-_NOT_THERE = UserError("NOT_FOUND", ("id",), "There is no endpoint of that id.")
-
-
-@dataclass(frozen=True, slots=True)
-class EndpointView:
-    """`url` is opened; the secrets are not."""
-
-    id: UUID
-    member_id: UUID
-    name: str | None
-    url: str
-    payload: Payload
-    types: Sequence[str]
-    state: EndpointState
-    disabled_why: DisabledWhy | None
-    failing_since: datetime | None
-    created_at: datetime
-    updated_at: datetime
-    version: int
-    roles: frozenset[Role]
-    own_roles: frozenset[UUID]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,35 +57,6 @@ class Wanted:
     types: Collection[str] | None = None
     roles: Collection[Role] | None = None
     own_roles: Collection[UUID] | None = None
-
-
-async def page(unit: Unit, window: Window) -> Page[EndpointView]:
-    """Newest first."""
-    columns = (WebhookEndpoint.created_at, WebhookEndpoint.id)
-    rows, has_next, has_previous = cut(
-        await unit.scalars(windowed(_selected(unit), columns, window, descending=True)), window
-    )
-    return Page(await _views(unit, rows), has_next, has_previous)
-
-
-async def count(unit: Unit) -> int:
-    mine = select(func.count()).where(WebhookEndpoint.tenant_id == unit.tenant.id)
-    return int((await unit.scalars(mine))[0])
-
-
-async def get_many(unit: Unit, endpoints: Collection[UUID]) -> list[EndpointView | None]:
-    """In the order asked for; None where there is none."""
-    rows = await unit.scalars(_selected(unit).where(WebhookEndpoint.id.in_(set(endpoints))))
-    found = {view.id: view for view in await _views(unit, rows)}
-    return [found.get(endpoint) for endpoint in endpoints]
-
-
-async def get(unit: Unit, endpoint: UUID) -> EndpointView:
-    """Raises `NotFound`."""
-    (found,) = await get_many(unit, [endpoint])
-    if found is None:
-        raise NotFound
-    return found
 
 
 async def create(unit: Unit, wanted: Wanted) -> tuple[EndpointView, SigningSecret]:
@@ -148,7 +100,7 @@ async def create(unit: Unit, wanted: Wanted) -> tuple[EndpointView, SigningSecre
 async def change(unit: Unit, endpoint: UUID, version: int, wanted: Wanted) -> EndpointView:
     """Raises `Refused`: NOT_FOUND, STALE_VERSION, INVALID, BEYOND_YOUR_RIGHTS for roles it has or shall have."""
     giver = await granting.lock(unit, _MANAGE)
-    row, now = await _lock(unit, endpoint)
+    row, now = await lock(unit, endpoint)
     if row.version != version:
         sentence = "The endpoint was changed since you read it; read it again and repeat the change."
         raise Refused([UserError("STALE_VERSION", ("version",), sentence)])
@@ -178,7 +130,7 @@ async def enable(unit: Unit, endpoint: UUID) -> EndpointView:
     Raises `Refused`: NOT_FOUND, SECRET_NEEDED, BEYOND_YOUR_RIGHTS.
     """
     giver = await granting.lock(unit, _MANAGE)
-    row, now = await _lock(unit, endpoint)
+    row, now = await lock(unit, endpoint)
     await api_keys.refuse_beyond(unit, giver, now.roles, now.own_roles, ("id",))
     if row.state == EndpointState.DISABLED.value:
         if not await secrets.valid(unit, endpoint):
@@ -196,7 +148,7 @@ async def enable(unit: Unit, endpoint: UUID) -> EndpointView:
 async def disable(unit: Unit, endpoint: UUID) -> EndpointView:
     """What waits keeps waiting. Asked again, changes nothing. Raises `Refused`: NOT_FOUND."""
     await granting.lock(unit, _MANAGE)
-    await _lock(unit, endpoint)
+    await lock(unit, endpoint)
     await stop(unit, endpoint, DisabledWhy.BY_MEMBER)
     return await get(unit, endpoint)
 
@@ -224,9 +176,12 @@ async def rouse(unit: Unit, endpoint: UUID) -> None:
 
 
 async def remove(unit: Unit, endpoint: UUID) -> None:
-    """With its secrets and its log; its service is disabled. Raises `Refused`: NOT_FOUND."""
+    """With its secrets and its log, whose rows the night takes; its service is disabled.
+
+    Raises `Refused`: NOT_FOUND.
+    """
     await granting.lock(unit, _MANAGE)
-    row, now = await _lock(unit, endpoint)
+    row, now = await lock(unit, endpoint)
     mine = (WebhookEndpoint.tenant_id == unit.tenant.id, WebhookEndpoint.id == endpoint)
     await unit.run(delete(WebhookEndpoint).where(*mine).execution_options(synchronize_session=False))
     service = (Member.tenant_id == unit.tenant.id, Member.id == row.member_id)
@@ -238,19 +193,10 @@ async def remove(unit: Unit, endpoint: UUID) -> None:
 async def rotate(unit: Unit, endpoint: UUID) -> tuple[EndpointView, SigningSecret]:
     """A new secret; the one before signs beside it for a day. Raises `Refused`: NOT_FOUND, BEYOND_YOUR_RIGHTS."""
     giver = await granting.lock(unit, _MANAGE)
-    _, now = await _lock(unit, endpoint)
+    _, now = await lock(unit, endpoint)
     await api_keys.refuse_beyond(unit, giver, now.roles, now.own_roles, ("id",))
     secret = await secrets.rotate(unit, endpoint)
     return now, secret
-
-
-async def _lock(unit: Unit, endpoint: UUID) -> tuple[WebhookEndpoint, EndpointView]:
-    mine = _selected(unit).where(WebhookEndpoint.id == endpoint).with_for_update(key_share=True)
-    rows = await unit.scalars(mine)
-    if not rows:
-        raise Refused([_NOT_THERE])
-    (view,) = await _views(unit, rows)
-    return rows[0], view
 
 
 def _type_errors(types: Collection[str]) -> list[UserError]:
@@ -298,42 +244,3 @@ async def _rename(unit: Unit, service: UUID, name: str) -> None:
     (row,) = await unit.scalars(mine)
     identity = unit.open_row(row, "identity", "to name a service anew")
     row.identity = Secret(replace(identity, name=name))
-
-
-def _selected(unit: Unit) -> Select[Any]:
-    mine = select(WebhookEndpoint).where(WebhookEndpoint.tenant_id == unit.tenant.id)
-    return mine.execution_options(populate_existing=True)
-
-
-async def _views(unit: Unit, rows: Sequence[WebhookEndpoint] | Sequence[Row[Any]]) -> list[EndpointView]:
-    if not rows:
-        return []
-    await unit.load_subjects([unit.tenant.id])
-    services = [row.member_id for row in rows]
-    having = await held(unit, services)
-    named: Mapping[MemberId, Any] = await members.identities(unit, map(MemberId, services), "to name services")
-    return [
-        EndpointView(
-            id=row.id,
-            member_id=row.member_id,
-            name=named[MemberId(row.member_id)].name,
-            url=url_of(unit, row),
-            payload=Payload(row.payload),
-            types=tuple(row.types),
-            state=EndpointState(row.state),
-            disabled_why=None if row.disabled_why is None else DisabledWhy(row.disabled_why),
-            failing_since=row.failing_since,
-            created_at=row.created_at,
-            updated_at=row.updated_at,
-            version=row.version,
-            roles=having[row.member_id].roles,
-            own_roles=having[row.member_id].own_roles,
-        )
-        for row in rows
-    ]
-
-
-def url_of(unit: Unit, row: Any) -> str:
-    """The tenant's secret must be loaded."""
-    address: Address = unit.open_row(row, "address", "to say where events are sent")
-    return address.url or ""

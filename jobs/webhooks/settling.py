@@ -38,6 +38,11 @@ class Settling:
             self._writers[tenant] = asyncio.create_task(self._write(tenant))
         await written
 
+    async def idle(self, seconds: float) -> None:
+        """Until what was told so far is written, or can't be; no longer than that."""
+        if writers := list(self._writers.values()):
+            await asyncio.wait(writers, timeout=seconds)
+
     async def _write(self, tenant: TenantId) -> None:
         try:
             while group := self._waiting.pop(tenant, None):

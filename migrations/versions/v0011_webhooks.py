@@ -100,13 +100,13 @@ def _deliveries() -> None:
         sa.Column("reason", sa.Text, nullable=True),
         sa.Column("attempt", sa.Integer, nullable=False, server_default="0"),
         sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("claims", sa.Integer, nullable=False, server_default="0"),
         sa.Column("fence", sa.Integer, nullable=False, server_default="0"),
         _moment("due_at"),
         _moment("lease_until", nullable=True),
         _moment("created_at"),
         _moment("ended_at", nullable=True),
         sa.PrimaryKeyConstraint("tenant_id", "id", name="pk_webhook_deliveries"),
-        belongs_to(table, "endpoint_id", "webhook_endpoints"),
         sa.UniqueConstraint(
             "tenant_id", "endpoint_id", "event_id", name="uq_webhook_deliveries_tenant_id_endpoint_id_event_id"
         ),

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,7 +10,6 @@ from uuid import UUID
 
 import asyncpg
 
-from api.paging import any_local_id
 from crypto.webhooks import SigningSecret
 from domain import customers
 from domain.webhooks import endpoints
@@ -21,20 +20,24 @@ from tenants import webhook_relay
 from tenants.access import Role
 from tenants.budgets import Budgets
 from tenants.database import Database
-from tenants.ids import new_id
+from tenants.ids import any_local_id, new_id
 from tenants.tenants import Tenant
+from tenants.unit import Unit
 from tenants.units import Units
 from tenants.webhooks import Payload
 from tests.house import House
 
 
 class Clock:
-    """Stands still unless it is turned."""
+    """Stands still unless it is turned, or runs."""
 
     def __init__(self) -> None:
         self.now = datetime.now(UTC)
+        self.is_running = False
 
     def __call__(self) -> datetime:
+        if self.is_running:
+            self.now = datetime.now(UTC)
         return self.now
 
     def turn(self, by: timedelta) -> None:
@@ -62,8 +65,7 @@ class PostOffice:
         payload: Payload = Payload.THIN,
         types: Iterable[str] = ("customer.*",),
     ) -> tuple[EndpointView, SigningSecret]:
-        owner = self.house.members[self.tenant.slug][Role.OWNER]
-        async with self.house.api.units.enter(owner.tenant, owner.principal, write=True) as unit:
+        async with self.writing() as unit:
             wanted = Wanted(
                 name="A receiver", url=url, payload=payload, types=list(types), roles=list(roles), own_roles=list(own)
             )
@@ -71,8 +73,7 @@ class PostOffice:
 
     async def move(self, endpoint: UUID, url: str) -> None:
         """To an address that is allowed from now on."""
-        owner = self.house.members[self.tenant.slug][Role.OWNER]
-        async with self.house.api.units.enter(owner.tenant, owner.principal, write=True) as unit:
+        async with self.writing() as unit:
             await endpoints.change(unit, endpoint, 1, Wanted(url=url))
         self.webhooks.sender._egress = Egress(allowed=frozenset({url.split("/")[2]}), total_seconds=10)
 
@@ -83,17 +84,29 @@ class PostOffice:
         return found[1]
 
     async def change(self, customer: UUID, **fields: Any) -> None:
-        owner = self.house.members[self.tenant.slug][Role.OWNER]
-        async with self.house.api.units.enter(owner.tenant, owner.principal, write=True) as unit:
+        async with self.writing() as unit:
             view = await customers.get(unit, customer)
             await customers.update(unit, customer, view.row.version, fields)
 
-    async def settle(self) -> None:
-        """Until nothing more of this tenant is due at this moment of the clock."""
+    def writing(self) -> AbstractAsyncContextManager[Unit]:
+        """A unit of the owner's."""
+        owner = self.house.members[self.tenant.slug][Role.OWNER]
+        return self.house.api.units.enter(owner.tenant, owner.principal, write=True)
+
+    async def horizon(self) -> None:
+        """Until all that was committed can be relayed."""
         while (await webhook_relay.newcomers(self.platform, 1 << 62)).is_behind:  # noqa: ASYNC110  # others' work
             await asyncio.sleep(0.01)
+
+    async def relay(self) -> None:
+        """Deliveries are there; nobody sends them yet."""
+        await self.horizon()
         while (await webhook_relay.relay(self.app, self.tenant.id, self.clock.now)).events:
             pass
+
+    async def settle(self) -> None:
+        """Until nothing more of this tenant is due at this moment of the clock."""
+        await self.relay()
         for tenant, endpoint in await self.webhooks.ledger.due(self.clock.now):
             if tenant == self.tenant.id:
                 self.webhooks.sender.nudge(tenant, endpoint)
@@ -119,6 +132,13 @@ class PostOffice:
         found: datetime | None = row["at"]
         return found
 
+    async def crowd(self, groups: int) -> None:
+        """So many times fifty customers."""
+        mutation = "mutation($i: [CustomerInput!]!) { createCustomers(input: $i) { created } }"
+        for number in range(groups):
+            made = [{"givenName": f"Ada {number} {each}"} for each in range(50)]
+            await self.house.data(mutation, {"i": made}, tenant=self.tenant.slug)
+
     async def rows(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
         return list(await self.superuser.fetch(statement, self.tenant.id, *arguments))
 
@@ -139,8 +159,9 @@ async def post_office(house: House, *allowed: str, seconds: float = 2, **options
     try:
         yield PostOffice(house, tenant, superuser, webhooks, clock, app, platform)
     finally:
-        await webhooks.sender.close()
-        await superuser.execute("DELETE FROM webhook_endpoints WHERE tenant_id = $1", tenant.id)
+        await webhooks.sender.close(grace=0)
+        for table in ("webhook_endpoints", "webhook_deliveries"):
+            await superuser.execute(f"DELETE FROM {table} WHERE tenant_id = $1", tenant.id)
         await superuser.close()
         await app.close()
         await platform.close()

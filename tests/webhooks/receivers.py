@@ -1,6 +1,7 @@
 """Receivers of webhooks: real servers on loopback that answer by a plan, and keep what they got."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ class Got:
     path: str
     headers: dict[str, str]
     body: bytes
+    at: float = 0.0  # seconds of the monotonic clock
 
     @property
     def id(self) -> str:
@@ -93,4 +95,5 @@ async def receiving(answer: Callable[[Got], bytes | Answer] = lambda _got: OK) -
 async def _request(reader: asyncio.StreamReader) -> Got:
     head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
-    return Got(head[0].split()[1], headers, await reader.readexactly(int(headers.get("content-length", "0"))))
+    body = await reader.readexactly(int(headers.get("content-length", "0")))
+    return Got(head[0].split()[1], headers, body, time.monotonic())

@@ -1,10 +1,14 @@
-"""A worker that follows webhooks in a process of its own; its settings and the seconds of a lease come as arguments."""
+"""A worker that follows webhooks in a process of its own; its settings and the seconds of a lease come as arguments.
+
+With a third its log, at DEBUG, goes to standard error.
+"""
 
 import asyncio
 import sys
 from datetime import timedelta
 
 from jobs.worker import Worker
+from telemetry import logs
 from tests.jobs.worker_process import loaded
 
 
@@ -20,4 +24,6 @@ async def main(text: str, lease: float) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 3:
+        logs.configure("DEBUG", sys.stderr)
     asyncio.run(main(sys.argv[1], float(sys.argv[2])))

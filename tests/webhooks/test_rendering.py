@@ -21,7 +21,7 @@ from tests.webhooks.post import PostOffice, post_office
 from tests.webhooks.receivers import OK, receiving, status
 
 PERSON = {
-    "givenName": "Zoë-Quill",
+    "givenName": "Zoë-Quillander",
     "familyName": "Vandermeer",
     "emails": ["zoe.vandermeer@example.org"],
     "phones": ["+12022243441"],
@@ -70,7 +70,7 @@ async def test_what_a_role_hides_is_in_none_of_its_messages(house: House, role: 
         shown = {each.partition(":")[0] for each in await _attempted(post) if each.endswith(":PLAIN")}
     data = got.json["data"]
     plain = {name for name, level in data["levels"].items() if level == "PLAIN"}
-    cores = {"givenName": "Quill", "familyName": "andermeer", "governmentId": "brambling", "note": "harpsichord"}
+    cores = {"givenName": "Quillander", "familyName": "andermeer", "governmentId": "brambling", "note": "harpsichord"}
     hidden = Canaries({name: core for name, core in cores.items() if name not in plain})
     assert hidden.found("the body", got.body) == []
     assert shown == plain

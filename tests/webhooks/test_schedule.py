@@ -112,6 +112,17 @@ async def test_a_receiver_that_says_when_is_obeyed_within_bounds(house: House, w
     assert len(receiver.got) == 2
 
 
+async def test_one_that_says_when_in_too_large_an_answer_is_obeyed(house: House) -> None:
+    async with receiving() as receiver, post_office(house, receiver.place) as post:
+        head = b"HTTP/1.1 503 Busy\r\nRetry-After: 600\r\nContent-Length: 99999\r\n\r\n"
+        receiver.answer = _failing(1, head + bytes(99_999))(receiver)
+        await post.add(receiver.url)
+        began = post.clock.now
+        await post.customer(givenName="Ada")
+        assert await post.run_out() == [began + timedelta(seconds=600)]
+    assert len(receiver.got) == 2
+
+
 async def test_one_that_asked_for_peace_is_not_sent_other_events_meanwhile(house: House) -> None:
     async with receiving() as receiver, post_office(house, receiver.place) as post:
         receiver.answer = _failing(1, status(503, "Retry-After: 600"))(receiver)

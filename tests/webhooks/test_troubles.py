@@ -6,16 +6,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import orjson
 import pytest
 
-from domain import customers
-from domain.errors import NotFound
-from domain.webhooks import deliveries, endpoints, previews
-from domain.webhooks.previews import Question
+from domain.webhooks import deliveries, endpoints
 from jobs.webhooks.settling import Settling
 from tenants import webhook_relay
-from tenants.access import Grants, Permission, Role, RoleSpec, Scope
 from tenants.errors import DatabaseUnavailable
 from tenants.ids import global_id, new_id
 from tenants.unit import Unit
@@ -24,27 +19,8 @@ from tests.house import House
 from tests.jobs.desk import until
 from tests.webhooks.post import PostOffice, post_office
 from tests.webhooks.receivers import OK, receiving, status
-from tests.webhooks.test_rendering import _role
 
 _HOUR = timedelta(hours=1)
-
-
-def _writing(house: House, post: PostOffice) -> Any:
-    owner = house.members[post.tenant.slug][Role.OWNER]
-    return house.api.units.enter(owner.tenant, owner.principal, write=True)
-
-
-async def _crowd(house: House, post: PostOffice, groups: int = 5) -> None:
-    for number in range(groups):
-        made = [{"givenName": f"Ada {number} {each}"} for each in range(50)]
-        mutation = "mutation($i: [CustomerInput!]!) { createCustomers(input: $i) { created } }"
-        await house.data(mutation, {"i": made}, tenant=post.tenant.slug)
-
-
-async def _horizon(post: PostOffice) -> None:
-    """Until all that was committed can be relayed."""
-    while (await webhook_relay.newcomers(post.platform, 1 << 62)).is_behind:  # noqa: ASYNC110  # others' work
-        await asyncio.sleep(0.01)
 
 
 async def _pending(post: PostOffice, endpoint: UUID, subject: UUID | None, count: int) -> None:
@@ -73,16 +49,6 @@ async def test_two_bodies_of_the_same_values_have_no_hash_in_common(house: House
     nonces = [first["data"].pop("nonce"), second["data"].pop("nonce")]
     assert first == second and len(set(nonces)) == 2
     assert all(len(nonce) == 24 for nonce in nonces)
-
-
-async def test_no_more_is_claimed_than_asked_for_whatever_the_planner_knows(house: House) -> None:
-    async with receiving() as receiver, post_office(house, receiver.place) as post:
-        view, _ = await post.add(receiver.url)
-        await _crowd(house, post)
-        await _horizon(post)
-        assert (await webhook_relay.relay(post.app, post.tenant.id, post.clock())).events >= 250
-        claimed = await post.webhooks.ledger.claim(post.tenant.id, view.id, post.clock(), 8)
-    assert len(claimed) == 8
 
 
 @pytest.mark.parametrize("is_one", [True, False], ids=["one subject", "many subjects"])
@@ -129,14 +95,14 @@ async def test_a_lane_that_ended_badly_does_not_stay(house: House, monkeypatch: 
             return await claim(*asked)
 
         monkeypatch.setattr(post.webhooks.ledger, "claim", failing)
-        await _horizon(post)
+        await post.horizon()
         await webhook_relay.relay(post.app, post.tenant.id, post.clock())
         sender.nudge(post.tenant.id, view.id)
         await until(lambda: _is(len(receiver.got) == 1))
         sender.nudge(post.tenant.id, view.id)
         await until(lambda: _is(calls == 2))
         await asyncio.sleep(0.05)
-        await sender.close()
+        await sender.close(grace=0)
         assert (sender._lanes, sender.on_the_way) == ({}, 0)
         receiver.answer = lambda _got: OK
         post.clock.turn(timedelta(minutes=5))
@@ -146,26 +112,6 @@ async def test_a_lane_that_ended_badly_does_not_stay(house: House, monkeypatch: 
 
 async def _is(fact: bool) -> bool:
     return fact
-
-
-async def test_what_was_on_its_way_when_an_endpoint_came_is_sent(house: House) -> None:
-    async with receiving() as receiver, post_office(house, receiver.place) as post:
-        await post.customer(givenName="Before")
-        async with _writing(house, post) as unit:
-            await customers.create_many(unit, [{"given_name": "Late"}])
-            await unit.flush()
-            await post.customer(givenName="Before as well")
-            view, _ = await post.add(receiver.url)
-        await post.settle()
-        assert len(receiver.got) == 1
-        async with _writing(house, post) as unit:
-            await endpoints.disable(unit, view.id)
-        await post.customer(givenName="Meanwhile")
-        async with _writing(house, post) as unit:
-            await endpoints.enable(unit, view.id)
-        await post.customer(givenName="After")
-        await post.settle()
-    assert len(receiver.got) == 2
 
 
 async def test_a_date_beyond_all_dates_is_no_wish_and_the_attempt_counts(house: House) -> None:
@@ -194,28 +140,6 @@ async def test_an_endpoint_that_can_not_be_stopped_now_keeps_its_attempt(
     assert (tuple(row), len(receiver.got)) == (("PENDING", 1), 1)
 
 
-async def test_a_lock_in_one_tenant_stops_no_other(house: House) -> None:
-    async with receiving() as receiver, post_office(house) as locked, post_office(house, receiver.place) as post:
-        view, _ = await locked.add(receiver.url)
-        await post.add(receiver.url)
-        await locked.customer(givenName="Ada")
-        await post.customer(givenName="Bea")
-        await _horizon(post)
-        transaction = locked.superuser.transaction()
-        await transaction.start()
-        await locked.superuser.execute("SELECT FROM webhook_endpoints WHERE id = $1 FOR UPDATE", view.id)
-        engine = asyncio.create_task(post.webhooks.run())
-        try:
-            async with asyncio.timeout(5):
-                while not receiver.got:
-                    post.clock.now = datetime.now(UTC)
-                    await asyncio.sleep(0.02)
-        finally:
-            await transaction.rollback()
-            engine.cancel()
-            await asyncio.gather(engine, return_exceptions=True)
-
-
 async def test_a_tenant_that_can_not_be_settled_holds_up_no_other(house: House) -> None:
     held = asyncio.Event()
 
@@ -234,51 +158,6 @@ async def test_a_tenant_that_can_not_be_settled_holds_up_no_other(house: House) 
     assert not slow.done()
     held.set()
     await slow
-
-
-async def test_a_backlog_is_relayed_page_by_page(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhook_relay, "PAGE", 10)
-    async with receiving() as receiver, post_office(house, receiver.place) as post:
-        await post.add(receiver.url)
-        await _crowd(house, post, 1)
-        await _horizon(post)
-        assert await post.webhooks._relay(post.tenant.id)
-        count = "SELECT count(*) AS made FROM webhook_deliveries WHERE tenant_id = $1"
-        assert (await post.rows(count))[0]["made"] in range(1, 11)
-        await post.webhooks.sender.idle()
-
-
-async def test_a_cursor_of_another_cluster_begins_anew(house: House) -> None:
-    async with receiving() as receiver, post_office(house, receiver.place) as post:
-        await post.add(receiver.url)
-        await post.customer(givenName="Ada")
-        await post.settle()
-        ahead = "UPDATE webhook_cursors SET xid = xid + 1000000000 WHERE tenant_id = $1"
-        await post.superuser.execute(ahead, post.tenant.id)
-        begun = "UPDATE webhook_endpoints SET begun = '9000000000:9000000000::9000000000' WHERE tenant_id = $1"
-        await post.superuser.execute(begun, post.tenant.id)
-        await post.customer(givenName="Bea")
-        await post.settle()
-    assert len(receiver.got) == len(set(receiver.ids)) == 2
-
-
-async def test_a_replay_of_known_and_unknown_events_keeps_their_order(house: House) -> None:
-    async with receiving() as receiver, post_office(house, receiver.place) as post:
-        view, _ = await post.add(receiver.url)
-        ada = await post.customer(givenName="Ada")
-        await post.settle()
-        async with _writing(house, post) as unit:
-            await endpoints.disable(unit, view.id)
-        await post.change(ada, given_name="Ann")
-        await post.change(ada, note="x")
-        async with _writing(house, post) as unit:
-            await endpoints.enable(unit, view.id)
-        async with _writing(house, post) as unit:
-            assert await deliveries.replay(unit, view.id, unit.now - _HOUR, unit.now + _HOUR, []) == 3
-        receiver.got.clear()
-        post.clock.turn(timedelta(minutes=1))
-        await post.settle()
-    assert [got.json["data"]["fields"] for got in receiver.got] == [["givenName"], ["givenName"], ["note"]]
 
 
 async def test_a_quiet_endpoint_is_not_disabled_by_one_failure(house: House) -> None:
@@ -316,34 +195,8 @@ async def test_a_wish_is_known_to_all_processes_until_somebody_here_asks(house: 
             [],
             1,
         )
-        async with _writing(house, post) as unit:
+        async with post.writing() as unit:
             await act(unit, view.id)
         post.clock.turn(timedelta(minutes=1))
         await post.settle()
     assert len(receiver.got) == (3 if act is _test_event else 2)
-
-
-async def test_a_preview_shows_nothing_that_the_asker_may_not_hear_of(house: House) -> None:
-    async with post_office(house) as post:
-        await post.customer(givenName="Ada")
-        (event,) = await post.rows("SELECT id FROM events WHERE tenant_id = $1 AND type = 'member.added' LIMIT 1")
-        analyst = house.members[post.tenant.slug][Role.ANALYST]
-        async with house.api.units.enter(analyst.tenant, analyst.principal, write=False) as unit:
-            with pytest.raises(NotFound):
-                await previews.preview(unit, Question(roles=[Role.OWNER], event=event["id"]))
-
-
-async def test_an_erasure_is_told_to_whoever_hears_of_customers(house: House) -> None:
-    async with receiving() as receiver, post_office(house, receiver.place) as post:
-        spec = RoleSpec(Grants(frozenset({Permission.CUSTOMERS_READ}), {}), Scope.OWN)
-        await post.add(receiver.url, roles=[], own=[await _role(post, spec)])
-        gone = new_id()
-        await post.superuser.execute(
-            "INSERT INTO events (tenant_id, id, at, type, version, subject, fields)"
-            " VALUES ($1, $2, now(), 'customer.erased', 1, $3, '{}')",
-            *(post.tenant.id, new_id(), gone),
-        )
-        await post.settle()
-    (got,) = receiver.got
-    assert orjson.loads(got.body)["data"]["subject"]["id"] == global_id("Customer", gone)
-    assert "customer" not in got.json["data"]
