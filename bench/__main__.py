@@ -12,8 +12,9 @@ import uvloop
 from api.app import Api
 from bench import spine
 from bench.cases import Case, cases, floor, unrecorded
+from bench.cores import OTHER_CORE, SERVER_CORE, on_core
 from bench.costs import CRYPTO, DATABASE, JSON, PATH, RECORD, REST
-from bench.house import OTHER_CORE, SERVER_CORE, House, house, on_core
+from bench.house import House, house
 from bench.load import Measured, ask, drive, message
 from bench.server import Kind, serving
 from telemetry import logs

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import domain.customers
 import domain.tags  # noqa: F401  # its tables are part of a backup
-from bench.house import OTHER_CORE, SERVER_CORE, on_core
+from bench.cores import OTHER_CORE, SERVER_CORE, on_core
 from jobs.backups import reading, verifying, writing
 from jobs.backups.manifests import About, Manifest
 from jobs.backups.stores import Store

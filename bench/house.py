@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -16,6 +15,7 @@ from sqlalchemy import update
 
 import settings as configuration
 from api.app import Api
+from bench.cores import SERVER_CORE, on_core
 from bench.people import person
 from crypto.transit import TransitKeys
 from domain import customers
@@ -35,8 +35,6 @@ from tenants.viewers import Credential, MemberId, TenantId
 
 TENANTS = 20
 DATABASE = "coffer_bench"
-# The first and the last core we may use: one and the same on a machine of one core.
-SERVER_CORE, OTHER_CORE = min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0))
 _VERSIONS = Path(__file__).parent.parent / "migrations" / "versions"
 _LOADED = "loaded.json"
 
@@ -93,17 +91,6 @@ def _forget_stale(folder: Path, rows: int) -> None:
     """What other migrations made, or a loading that was cut off."""
     for stale in folder.glob(f"{rows}-*"):
         shutil.rmtree(stale)
-
-
-@contextmanager
-def on_core(core: int) -> Iterator[None]:
-    """Run on one core meanwhile; processes started inside stay there."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 @contextmanager

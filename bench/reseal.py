@@ -19,7 +19,8 @@ from uuid import uuid4
 import uvloop
 
 from api.app import Api
-from bench.house import OTHER_CORE, SERVER_CORE, House, house, on_core
+from bench.cores import OTHER_CORE, SERVER_CORE, on_core
+from bench.house import House, house
 from bench.people import person
 from crypto.transit import TransitKeys
 from domain import customers

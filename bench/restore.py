@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import select
 
 from api.app import Api
-from bench.house import DATABASE, OTHER_CORE, SERVER_CORE, House, house, on_core
+from bench.cores import OTHER_CORE, SERVER_CORE, on_core
+from bench.house import DATABASE, House, house
 from bench.people import person
 from crypto.buckets import bucket_of
 from crypto.transit import TransitKeys

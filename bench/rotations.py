@@ -19,7 +19,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
-from bench.house import SERVER_CORE, house, on_core
+from bench.cores import SERVER_CORE, on_core
+from bench.house import house
 from bench.spending import spent
 from crypto.transit import TransitKeys
 from domain import rotations

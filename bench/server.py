@@ -15,9 +15,9 @@ from typing import Any
 import uvicorn
 
 from api.app import Api
+from bench.cores import SERVER_CORE
 from bench.costs import Costs
 from bench.floor import Floor
-from bench.house import SERVER_CORE
 from settings import AppRole, Mode, Settings
 from telemetry import logs
 from tenants.audit.entries import Entry

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 from api.app import Api
-from bench.house import SERVER_CORE, House, Loaded, on_core
+from bench.cores import SERVER_CORE, on_core
+from bench.house import House, Loaded
 from jobs.handling import Handler, Run
 from jobs.worker import Worker
 from tenants.audit.chains import AuditChains

@@ -11,7 +11,8 @@ from uuid import UUID
 
 import uvloop
 
-from bench.house import OTHER_CORE, SERVER_CORE, House, Loaded, house, on_core
+from bench.cores import OTHER_CORE, SERVER_CORE, on_core
+from bench.house import House, Loaded, house
 from bench.people import person
 from domain import customers
 from domain.paging import Window
