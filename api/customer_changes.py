@@ -109,10 +109,13 @@ async def _once(
     unit, key, said = info.context.unit, key_of(info), fingerprint(info, request)
     kept = await outcomes.find(unit, key, said) if key else None
     if kept is not None:
-        return (await customers.get_many(unit, [UUID(kept["customer"])]))[0]
+        (before,) = await customers.get_many(unit, [UUID(kept["customer"])])
+        if before is None and kept["shown"]:
+            raise outcomes.gone(("id",) if "id" in request else ())
+        return before
     view = await change()
     if key:
-        await outcomes.keep(unit, key, said, {"customer": str(view.id)})
+        await outcomes.keep(unit, key, said, {"customer": str(view.id), "shown": view.is_within_reach})
     return view
 
 
@@ -120,14 +123,16 @@ Many = Sequence[CustomerView | Refused | None]
 
 
 async def many_answered(info: Info[Operation], request: Any, change: Callable[[], Awaitable[Many]]) -> Many:
-    """What became of many customers, remembered as `answered` does; None for one out of reach by now."""
+    """What became of many customers, remembered as `answered` does; None for one that the change put out of reach."""
     unit, key, said = info.context.unit, key_of(info), fingerprint(info, request)
     kept = await outcomes.find(unit, key, said) if key else None
     if kept is not None:
-        return await _replayed(unit, kept["rows"])
+        return await _replayed(unit, kept["rows"], kept["away"])
     made = await change()
     if key:
-        await outcomes.keep(unit, key, said, {"rows": [_kept(each) for each in made if each is not None]})
+        rows = [_kept(each) for each in made if each is not None]
+        away = [str(each.id) for each in made if isinstance(each, CustomerView) and not each.is_within_reach]
+        await outcomes.keep(unit, key, said, {"rows": rows, "away": away})
     return made
 
 
@@ -152,10 +157,10 @@ def _kept(outcome: CustomerView | Refused) -> Any:
     return str(outcome.id)
 
 
-async def _replayed(unit: Unit, kept: list[Any]) -> Many:
+async def _replayed(unit: Unit, kept: list[Any], away: list[str]) -> Many:
     found = iter(await customers.get_many(unit, [UUID(each) for each in kept if isinstance(each, str)]))
     return [
-        next(found)
+        next(found) or (None if each in away else outcomes.gone())
         if isinstance(each, str)
         else Refused([domain_errors.UserError(code, tuple(path), message) for code, path, message in each])
         for each in kept

@@ -203,7 +203,9 @@ class RoleMutations:
             said = fingerprint(info, sent)
             if key and (kept := await outcomes.find(unit, key, said)):
                 (before,) = await roles.get_many(unit, [UUID(kept["role"])])
-                return RolePayload(role=cast(OwnRole | None, before), user_errors=[])
+                if before is None:
+                    raise outcomes.gone()
+                return RolePayload(role=cast(OwnRole, before), user_errors=[])
             made = await roles.create(unit, sent)
         except Refused as refused:
             return RolePayload(role=None, user_errors=user_errors(refused, ("input",)))

@@ -53,7 +53,8 @@ class TagMutations:
         unit, key, said = info.context.unit, key_of(info), fingerprint(info, name)
         if key and (kept := await outcomes.find(unit, key, said)):
             (before,) = await tags.get_many(unit, [UUID(kept["tag"])])
-            return TagPayload(tag=cast(Tag | None, before), user_errors=[])
+            errors = [] if before else user_errors(outcomes.gone())
+            return TagPayload(tag=cast(Tag | None, before), user_errors=errors)
         try:
             made = await tags.create(unit, name)
         except Refused as refused:

@@ -44,6 +44,11 @@ def _backup(text: str) -> UUID:
 
 Id = Annotated[UUID | None, typer.Option("--backup", help="Its id; else the newest.", metavar="ID", parser=_backup)]
 
+_DEPTH = typer.Option(
+    help="SHARDS: every byte, without a key. CHUNKS: opened too. Whether it restores, `drill` tells.",
+    case_sensitive=False,
+)
+
 
 @commands.command("list")
 def list_(slug: Slug) -> None:
@@ -75,7 +80,7 @@ def make(slug: Slug, wait: Wait = True) -> None:
 def verify(
     slug: Slug,
     backup: Id = None,
-    depth: Annotated[Depth, typer.Option(help="SHARDS needs no key.")] = Depth.CHUNKS,
+    depth: Annotated[Depth, _DEPTH] = Depth.CHUNKS,
     wait: Wait = True,
 ) -> None:
     """Look whether a backup is what it should be. Exits with 1 if it is not."""

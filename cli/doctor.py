@@ -213,7 +213,7 @@ async def _provisioner_policy(parts: Parts) -> list[str]:
     found, context = [], b"coffer doctor"
     async with provisioner_keys(parts.settings) as maker:
         await maker.health()
-        for tenant in await tenants.page(parts.platform, first=1):
+        if (tenant := await tenants.find_with_keys(parts.platform)) is not None:
             try:
                 wrapped = await maker.make_data_key(tenant.id, context)
             except KeyRefused:

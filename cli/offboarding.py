@@ -11,7 +11,7 @@ from cli.parts import Parts, with_parts
 from domain import offboardings
 from settings import SettingsError
 from tenants import tenants
-from tenants.certificates import Signed
+from tenants.certificates import Signed, canonical
 from tenants.offboardings import Offboarding
 
 commands = typer.Typer()
@@ -58,6 +58,11 @@ def shred_tenant(slug: Slug) -> None:
         finally:
             await shredder.close()
 
-    signed = with_parts(shredding)
-    shown = {"certificate": signed.said, "keyVersion": signed.key_version, "signature": signed.signature}
-    typer.echo(orjson.dumps(shown, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2).decode())
+    typer.echo(printed(with_parts(shredding)))
+
+
+def printed(signed: Signed) -> str:
+    """`json` is the text that was signed, to the byte; `certificate` is the same for the eye."""
+    text = {"json": canonical(signed.said), "signature": signed.signature}
+    shown = {"certificate": signed.said, "keyVersion": signed.key_version, **text}
+    return orjson.dumps(shown, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2).decode()

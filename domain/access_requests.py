@@ -19,6 +19,7 @@ from domain import step_ups
 from domain.customers import DOCUMENTS, FIELDS
 from domain.customers.inputs import input_path
 from domain.customers.reach import check, readable
+from domain.customers.reading import SEARCHED
 from domain.customers.rows import Customer
 from domain.errors import NotFound, Refused, UserError
 from domain.holds import HoldReason, LegalHold
@@ -40,6 +41,7 @@ _TOLD = (
 )
 _AT_ONCE = 20_000  # entries of the log, of which few are the customer's
 _READINGS = (DISCLOSED, REVEALED)
+_CHANGES_NOTHING = (*_READINGS, SEARCHED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,8 @@ class AccessRequest:
             "holds": [self._hold(row, why) for row in found.holds],
             "imports": [{"job": str(row.job_id), "row": row.row} for row in found.imports],
             "read": [_told(row) for row in found.entries if row.action in _READINGS],
-            "changed": [_told(row) for row in found.entries if row.action not in _READINGS],
+            "searched": [_told(row) for row in found.entries if row.action == SEARCHED],
+            "changed": [_told(row) for row in found.entries if row.action not in _CHANGES_NOTHING],
         }
 
     def _values(self, why: str) -> dict[str, Any]:

@@ -210,7 +210,8 @@ async def expire(unit: Unit) -> list[Live]:
     """Judge by the tenant's retention; then all whose objects and keys are to go.
 
     Broken ones take nobody's place and stay as long as they would if they were good: what they lack may come back.
-    What was kept before a restore may be what nobody wants back: it takes nobody's place either, and has its own time.
+    What was made out of turn has its own time besides. What was kept before a restore may be what nobody wants back: it
+    takes nobody's place either.
     """
     rows = await backups.lock_all(unit, BackupState.VERIFIED, BackupState.BROKEN)
     wanted = await asked.settings(unit)
@@ -219,7 +220,7 @@ async def expire(unit: Unit) -> list[Live]:
     all_ = retention.kept([(row.created_at, row.id) for row in regular], wanted)
     for row in rows:
         row.kept_as = list(good.get(row.id, ()))
-        is_young = row.kind == BackupKind.BEFORE_RESTORE and unit.now - row.created_at < retention.SAFETY_KEPT
+        is_young = retention.is_young(row.kind, unit.now - row.created_at)
         is_kept = row.id in good or is_young or (row.state == BackupState.BROKEN and row.id in all_)
         if not is_kept and await asked.why_kept(unit, row) is None:
             row.state = BackupState.EXPIRED

@@ -11,7 +11,7 @@ from sqlalchemy import JSON, LargeBinary, delete, func, insert, select
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.orm import Mapped
 
-from domain.errors import IdempotencyKeyReused
+from domain.errors import IdempotencyKeyReused, Path, Refused, UserError
 from tenants.owned import Backup, TenantOwned, clear
 from tenants.unit import Unit
 
@@ -26,6 +26,13 @@ class Outcome(TenantOwned, backup=Backup.NEVER, rights="SELECT INSERT DELETE"):
     fingerprint: Mapped[bytes] = clear("keyed hash of the input", LargeBinary)
     result: Mapped[Any] = clear("ids and codes, no values", JSON)
     created_at: Mapped[datetime] = clear("decides when it is forgotten", TIMESTAMP(timezone=True))
+
+
+def gone(path: Path = ()) -> Refused:
+    """For what a replay would show and can't: it was erased or deleted, a restore took it away, or it changed hands."""
+    return Refused(
+        [UserError("NOT_FOUND", path, "What this made or changed is no longer there, or out of your reach.")]
+    )
 
 
 async def find(unit: Unit, key: str, request: bytes) -> Any | None:

@@ -1,11 +1,14 @@
-"""Which backups are kept: the newest of each of the last days, weeks and months that have one. No row is read here."""
+"""Which backups are kept: the newest of each of the last days, weeks and months that have one. No row is read here.
+
+What was made out of turn is kept for a while besides.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from tenants.backups import Generation
+from tenants.backups import BackupKind, Generation
 
 MOST = 400  # of one generation
 
@@ -20,7 +23,7 @@ class Retention:
 
 
 DEFAULT = Retention()
-SAFETY_KEPT = timedelta(days=14)  # what a restore replaced: beside the others, in nobody's place
+OUT_OF_TURN_KEPT = timedelta(days=14)  # at least; what somebody asked for, and what a restore replaced
 _SLOTS: Mapping[Generation, Callable[[datetime], tuple[int, ...]]] = {
     Generation.DAILY: lambda at: (at.year, at.month, at.day),
     Generation.WEEKLY: lambda at: at.isocalendar()[:2],
@@ -39,6 +42,11 @@ def kept(made: Iterable[tuple[datetime, UUID]], retention: Retention) -> dict[UU
     if newest_first:
         found.setdefault(newest_first[0][1], [])
     return found
+
+
+def is_young(kind: str, age: timedelta) -> bool:
+    """Whether a backup stays beside the others, in nobody's place: it was made out of turn, and lately."""
+    return kind != BackupKind.SCHEDULED and age < OUT_OF_TURN_KEPT
 
 
 def _newest_of_each(

@@ -1,16 +1,21 @@
 """Verify a backup of Coffer by hand, without Coffer: this file, Python 3.11, `cryptography` and `zstandard` suffice.
 
-    python verify_backup.py FOLDER [FOLDER …] --public-key HEX [--tenant UUID] [--key-file FILE]
+    python verify_backup.py FOLDER [FOLDER …] --public-key KEY [--tenant UUID] [--backup UUID] [--key-file FILE]
 
-FOLDER     where the objects of one backup lie, as they were downloaded from ``<tenant>/<backup>/`` of a store: its
+FOLDER     where the objects of a backup lie, as they were downloaded from ``<tenant>/<backup>/`` of a store: its
            ``manifest-000001.json`` and shards such as ``00-000000``. Give the folders of several stores, or one into
-           which all were downloaded.
---public-key  the 32 bytes, in hex, of the Ed25519 key that signs manifests; again for each version, oldest first
+           which all were downloaded. Which backup a folder holds is what its manifest says, whatever its name; one
+           named as another backup is told as misplaced.
+--public-key  the public half of the Transit key `coffer-backup`, in base64 as ``bao read transit/keys/coffer-backup``
+              prints it, or in hex; again for each version, oldest first
 --tenant      whose backup it must be
---key-file    a file with the backup's key, 64 hex digits: opens every chunk and counts the records
+--backup      which one; else the one of the highest number
+--key-file    a file with the backup's key, 32 bytes in base64 or hex: opens every chunk and counts the records. Without
+              it the command that unwraps the key is printed; what it lacks is the answer of Coffer's database to
+              ``SELECT wrapped_key FROM backups WHERE id = '…'``. Who runs it needs ``update`` on that path.
 
-It ends with 0 if everything is whole, 1 if some of it is damaged but all can be read, 2 if it can't be trusted or read.
-The format is that of `jobs/backups/__init__.py`; nothing here is taken from the product.
+It ends with 0 if everything is whole, 1 if some of it is damaged or misplaced but all can be read, 2 if it can't be
+trusted or read. The format is that of `jobs/backups/__init__.py`; nothing here is taken from the product.
 """
 
 import argparse
@@ -18,7 +23,7 @@ import hashlib
 import hmac
 import json
 import sys
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,21 +51,42 @@ def joined(*parts: bytes) -> bytes:
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 
-def manifest_of(folders: list[Path], keys: list[bytes], tenant: str | None) -> dict[str, Any]:
-    """The newest one whose signature is good."""
-    files = [file for folder in folders for file in folder.glob("manifest-*.json")]
-    if not files:
-        raise Refused("there is no manifest")
-    refused = ""
-    for file in sorted(files, key=lambda file: file.name, reverse=True):
+def found(folders: list[Path], keys: list[bytes], tenant: str | None, backup: str | None) -> "Backup":
+    """That backup, or the tenant's newest, by the newest of its generations, and the folders that hold it."""
+    held: dict[Path, list[dict[str, Any]]] = {folder: [] for folder in sorted(set(folders))}
+    refused = []
+    for file in (file for folder in held for file in sorted(folder.glob("manifest-*.json"), reverse=True)):
         try:
-            return proven(file.read_bytes(), keys, tenant)
+            held[file.parent].append(proven(file.read_bytes(), keys))
         except Refused as why:
-            refused = refused or f"{file.name}: {why}"
-    raise Refused(refused)
+            refused.append(f"{file.name}: {why}")
+    every = [(folder, said) for folder, manifests in held.items() for said in manifests]
+    if not every:
+        raise Refused(refused[0] if refused else "there is no manifest")
+    wanted = [each for each in every if tenant in (None, each[1]["tenant"]) and backup in (None, each[1]["backup"])]
+    placed = [said for folder, said in wanted if not is_elsewhere(folder, said)] or [said for _, said in wanted]
+    if len({said["tenant"] for said in placed}) != 1:
+        raise Refused("of several tenants; name one by --tenant" if placed else "another backup, or another tenant's")
+    newest = max(placed, key=lambda said: (said["number"], said["created"], said["backup"]))["backup"]
+    said = max((said for _, said in wanted if said["backup"] == newest), key=lambda said: int(said["generation"]))
+    damage = [f"misplaced: {folder} holds backup {it['backup']}" for folder, it in every if is_elsewhere(folder, it)]
+    return Backup(said, [folder for folder in held if is_held(folder, held[folder], said)], damage=damage)
 
 
-def proven(raw: bytes, keys: list[bytes], tenant: str | None) -> dict[str, Any]:
+def is_elsewhere(folder: Path, said: dict[str, Any]) -> bool:
+    """Whether the folder is named as another backup."""
+    try:
+        return UUID(folder.resolve().name) != UUID(said["backup"])
+    except ValueError:
+        return False
+
+
+def is_held(folder: Path, manifests: list[dict[str, Any]], said: dict[str, Any]) -> bool:
+    """By a manifest in it; where it has none that is good, by its name."""
+    return any(each["backup"] == said["backup"] for each in manifests) or not (manifests or is_elsewhere(folder, said))
+
+
+def proven(raw: bytes, keys: list[bytes]) -> dict[str, Any]:
     lines = raw.split(b"\n")
     if len(lines) != 3 or lines[2]:
         raise Refused("cut off, or not signed")
@@ -77,8 +103,8 @@ def proven(raw: bytes, keys: list[bytes], tenant: str | None) -> dict[str, Any]:
         Ed25519PublicKey.from_public_bytes(keys[version - 1]).verify(signature, message)
     except InvalidSignature as error:
         raise Refused("changed after it was signed") from error
-    if said["format"] != "coffer.backup.v1" or tenant not in (None, said["tenant"]):
-        raise Refused("another format, or another tenant's")
+    if said["format"] != "coffer.backup.v1":
+        raise Refused("another format")
     return dict(said)
 
 
@@ -311,9 +337,8 @@ class Counting:
 # --- what is asked for
 
 
-def verified(folders: list[Path], keys: list[bytes], tenant: str | None, key: bytes | None) -> int:
-    said = manifest_of(folders, keys, tenant)
-    backup = Backup(said, folders)
+def verified(backup: Backup, key: bytes | None) -> int:
+    said = backup.said
     opened, counting = None if key is None else opener(said, key), Counting()
     for stripe, sealed in enumerate(sealed_chunks(backup)):
         if opened is not None and sealed is not None:
@@ -337,18 +362,35 @@ def print_found(backup: Backup, counting: Counting | None) -> None:
         print(f"opened: {counting.records} records, {counting.record_bytes} bytes")
     for table, rows in sorted(said["tables"].items()):
         print(f"table {table}: {rows} rows")
+    if counting is None:
+        print(f"key: bao write -field=plaintext {unwrapping(said)} ciphertext=…")
+
+
+def unwrapping(said: dict[str, Any]) -> str:
+    """Path and context by which the key store unwraps the backup's key."""
+    tenant, backup = UUID(said["tenant"]), UUID(said["backup"])
+    context = joined(b"coffer.backup.key.v1", tenant.bytes, backup.bytes)
+    return f"transit/decrypt/t_{tenant.hex} context={b64encode(context).decode()}"
+
+
+def key_bytes(text: str) -> bytes:
+    """32 bytes, of hex or base64."""
+    key = bytes.fromhex(text) if len(text) == 64 else b64decode(text, validate=True)
+    if len(key) != 32:
+        raise ValueError
+    return key
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
-    parser.add_argument("--public-key", action="append", required=True, type=bytes.fromhex, metavar="HEX")
-    parser.add_argument("--tenant")
-    parser.add_argument("--key-file", type=Path)
+    parser.add_argument("--public-key", action="append", required=True, type=key_bytes, metavar="KEY")
+    parser.add_argument("--tenant", type=lambda text: str(UUID(text)))
+    parser.add_argument("--backup", type=lambda text: str(UUID(text)))
+    parser.add_argument("--key-file", type=lambda name: key_bytes(Path(name).read_text().strip()), metavar="FILE")
     asked = parser.parse_args()
-    key = bytes.fromhex(asked.key_file.read_text().strip()) if asked.key_file else None
     try:
-        return verified(asked.folders, asked.public_key, asked.tenant, key)
+        return verified(found(asked.folders, asked.public_key, asked.tenant, asked.backup), asked.key_file)
     except Refused as why:
         print(f"refused: {why}", file=sys.stderr)
         return 2

@@ -1,7 +1,7 @@
 """The jobs that look after backups: verify one or all, make what is lost anew, delete what has expired."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -138,7 +138,8 @@ async def _mended(depot: Depot, run: Run[Any], live: Live) -> Findings:
     try:
         await _repair(depot, run, live)
     except _UNTRUE as error:
-        return Findings(depth=Depth.CHUNKS, is_readable=False, reason=error.code)
+        found = await _looked(depot, run, live, Depth.CHUNKS)
+        return replace(found, is_readable=False, reason=error.code)
     return await _looked(depot, run, await _live(run, live.id), Depth.CHUNKS)
 
 

@@ -98,6 +98,22 @@ async def test_it_says_who_read_and_changed_what(leaver: Leaver) -> None:
     assert len(mine) == 1 and len(mine[0]["fields"]) == len(FIELDS) + 1
 
 
+async def test_it_says_who_searched_for_the_customer_and_by_which_fields(leaver: Leaver) -> None:
+    """Also where the answer showed nothing of it: whoever finds knows that there is such a customer."""
+    slug, id = leaver.tenant.slug, await leaver.customer(**WHOLE)
+    await leaver.customer(givenName="Other", emails=["other@example.org"])
+    search = "query($by: CustomerSearch!) { findCustomers(by: $by) { nodes { id } } }"
+    for role, by in ((Role.MANAGER, {"email": "ada@example.org"}), (Role.OWNER, {"email": "other@example.org"})):
+        await leaver.house.data(search, {"by": by}, tenant=slug, role=role)
+
+    said = await exported(leaver, id)
+
+    manager = str(leaver.house.members[slug][Role.MANAGER].principal)
+    assert [(each["by"], each["fields"]) for each in said["searched"]] == [(manager, ["emails"])]
+    assert all(each["at"] and each["outcome"] == "OK" for each in said["searched"])
+    assert [each["action"] for each in said["changed"]] == ["customer.created"]
+
+
 async def test_it_is_recorded_and_counts_against_the_budget(leaver: Leaver) -> None:
     slug, id = leaver.tenant.slug, await leaver.customer(**WHOLE)
     await exported(leaver, id)

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from base64 import b64decode
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,9 @@ from uuid import UUID
 
 import pytest
 import requests
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from cli.offboarding import printed
 from crypto.errors import KeyRefused, KeyUnavailable
 from crypto.keys import wrapping_context
 from crypto.shredding import Shredder
@@ -169,6 +172,15 @@ async def stolen(leaver: Leaver) -> Stolen:
     return Stolen(wrapped, sum(objects))
 
 
+def assert_signed_as_printed(public_keys: Mapping[int, bytes], tenant: UUID, text: str) -> None:
+    """By nothing but what docs/govern.md says."""
+    shown = json.loads(text)
+    parts = (b"coffer.certificate.v1", tenant.bytes, shown["json"].encode())
+    message = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    Ed25519PublicKey.from_public_bytes(public_keys[shown["keyVersion"]]).verify(b64decode(shown["signature"]), message)
+    assert json.loads(shown["json"]) == shown["certificate"]
+
+
 async def test_when_the_key_is_gone_nothing_that_was_ever_copied_opens(leaver: Leaver) -> None:
     house, slug = leaver.house, leaver.tenant.slug
     await leaver.customer(note="prefers letters")
@@ -192,7 +204,9 @@ async def test_when_the_key_is_gone_nothing_that_was_ever_copied_opens(leaver: L
     assert await leaver.count("data_keys", "wrapped <> ''") == 0
     assert await leaver.count("audit_entries") > 0
 
-    assert certificates.fits(await house.api.keys.public_keys("coffer-audit"), leaver.tenant.id, signed)
+    public_keys = await house.api.keys.public_keys("coffer-audit")
+    assert certificates.fits(public_keys, leaver.tenant.id, signed)
+    assert_signed_as_printed(public_keys, leaver.tenant.id, printed(signed))
     assert signed.said["rows"]["customers"] == 1
     assert [each["objects"] for each in signed.said["stores"]] == [1, 1, 1]
     (row,) = await leaver.fetch("SELECT * FROM offboardings WHERE tenant_id = $1")
@@ -345,8 +359,8 @@ async def test_the_operator_approves_for_a_sole_owner_and_shreds_by_the_command(
     stores = {"COFFER_BACKUP_STORES": ",".join(store.url for store in leaver.stores)}
     ended = await coffer("tenant", "shred", slug, environment=environment | stores | {"COFFER_SHREDDER_TOKEN": token})
     assert ended.returncode == 0, ended.stderr
-    printed = json.loads(ended.stdout)
-    assert printed["certificate"]["approvedBy"] is None and token not in ended.stdout + ended.stderr
+    shown = json.loads(ended.stdout)
+    assert shown["certificate"]["approvedBy"] is None and token not in ended.stdout + ended.stderr
     verified = await coffer("erasures", "verify", slug, environment=environment)
     assert verified.returncode == 1 and "closed" in verified.stderr
 

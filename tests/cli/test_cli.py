@@ -131,6 +131,14 @@ async def test_an_unknown_tenant_is_one_sentence(environment: dict[str, str]) ->
     assert (done.returncode, done.stderr) == (1, "There is no tenant of that slug.\n")
 
 
+@pytest.mark.parametrize("word", ["--depth shards", "--depth SHARDS", "--purpose kek", "--purpose KEK"])
+async def test_words_of_a_choice_are_taken_in_either_case(environment: dict[str, str], word: str) -> None:
+    group = ("keys", "rotate") if "purpose" in word else ("backups", "verify")
+    done = await coffer(*group, "nobody-here", *word.split(), environment=environment)
+
+    assert (done.returncode, done.stderr) == (1, "There is no tenant of that slug.\n")
+
+
 async def test_migrating_again_changes_nothing(environment: dict[str, str]) -> None:
     done = await coffer("migrate", environment=environment)
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 import requests
 
@@ -145,6 +146,21 @@ async def test_the_doctor_names_a_policy_that_is_too_wide_and_makes_no_key(
     assert "FIX  Vault policy of the API: it may create keys; load deploy/vault/api.hcl again" in done.stdout
     assert "FIX  Vault policy of the API: it may make data keys in clear; " in done.stdout
     assert key_names(house) == before
+
+
+async def test_the_doctor_asks_for_no_key_of_a_tenant_that_is_closed(house: House, environment: dict[str, str]) -> None:
+    closed = """INSERT INTO tenants SELECT (jsonb_populate_record(t,
+        jsonb_build_object('id', gen_random_uuid(), 'slug', '0-closed', 'status', 'CLOSED'))).*
+        FROM tenants t WHERE slug = 'acme'"""
+    connection = await asyncpg.connect(house.superuser_url)
+    try:
+        await connection.execute(closed)
+        done = await coffer("doctor", environment=environment)
+    finally:
+        await connection.execute("DELETE FROM tenants WHERE slug = '0-closed'")
+        await connection.close()
+
+    assert (done.returncode, "ok   Vault policy of the provisioner" in done.stdout) == (0, True), done.stdout
 
 
 async def test_the_doctor_says_what_it_needs_to_check_migrations(environment: dict[str, str]) -> None:

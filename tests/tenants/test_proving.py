@@ -192,6 +192,22 @@ UNREADABLE = {
         "DROP TABLE stray; DROP TYPE pair",
         "stray.value",
     ),
+    "a range of bytes": (
+        f"CREATE TYPE span AS RANGE (subtype = bytea);CREATE TABLE stray (value span);{TO_ALL}",
+        "DROP TABLE stray; DROP TYPE span",
+        "stray.value",
+    ),
+    "ranges of bytes in an array": (
+        "CREATE TYPE span AS RANGE (subtype = bytea, multirange_type_name = spans);"
+        f"CREATE TABLE stray (value spans[]);{TO_ALL}",
+        "DROP TABLE stray; DROP TYPE span",
+        "stray.value",
+    ),
+    "a large object": (
+        "SELECT lo_from_bytea(0, '\\x00')",
+        "SELECT lo_unlink(oid) FROM pg_largeobject_metadata",
+        "pg_largeobject.data",
+    ),
 }
 
 

@@ -3,14 +3,30 @@
 import ast
 import asyncio
 import sys
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from jobs.backups.codings import Coding
 from jobs.backups.manifests import Manifest
 from jobs.backups.shapes import Shape, folder
-from tests.jobs.backups.yards import BACKUP, KEY, OTHER_TENANT, PUBLIC_KEYS, TENANT, Yard, flip, some_records
+from tests.jobs.backups.yards import (
+    BACKUP,
+    FIRST,
+    KEY,
+    OTHER_TENANT,
+    PUBLIC_KEYS,
+    SECOND,
+    SMALL,
+    TENANT,
+    Yard,
+    flip,
+    some_records,
+)
 
 SCRIPT = Path(__file__).parents[3] / "examples" / "verify_backup.py"
 UNUSED = bytes(32).hex()  # versions 1 and 2; ours is 3
@@ -23,9 +39,15 @@ def key_file(tmp_path: Path) -> Path:
     return path
 
 
-async def verifier(yard: Yard, *more: object, key: str = PUBLIC_KEYS[3].hex()) -> tuple[int, str, str]:
+async def verifier(
+    yard: Yard,
+    *more: object,
+    key: str = PUBLIC_KEYS[3].hex(),
+    stores: Sequence[int] = range(6),
+    backups: Sequence[UUID] = (BACKUP,),
+) -> tuple[int, str, str]:
     """Its end, what it says, and what it complains of."""
-    folders = [str(yard.root / str(store) / folder(TENANT, BACKUP)) for store in range(6)]
+    folders = [str(yard.root / str(store) / folder(TENANT, each)) for each in backups for store in stores]
     keys = [word for each in (UNUSED, UNUSED, key) for word in ("--public-key", each)]
     command = (sys.executable, "-I", str(SCRIPT), *folders, *keys, *map(str, more))
     process = await asyncio.create_subprocess_exec(
@@ -106,6 +128,56 @@ async def test_a_changed_manifest_is_refused_and_another_stores_is_taken(yard: Y
         flip(yard.manifests(store)[0], 200)
         end, _, complained = await verifier(yard)
         assert (end, "refused" in complained) == ((0, False) if store < 5 else (2, True))
+
+
+async def two_of_which_store_2_has_each_in_the_others_folder(yard: Yard) -> tuple[Manifest, Manifest]:
+    first = await written(yard)
+    about = replace(FIRST, backup=SECOND, number=2, previous=first.identity)
+    second = await yard.write(some_records(9, seed=2), about, SMALL)
+    one, other = (yard.root / "2" / folder(TENANT, each) for each in (BACKUP, SECOND))
+    one.rename(aside := yard.root / "aside")
+    other.rename(one)
+    aside.rename(other)
+    return first, second
+
+
+@pytest.mark.parametrize("stores", [(0, 1, 2, 3, 4, 5), (5, 4, 3, 2, 1, 0), (2, 0, 1, 3, 4, 5)])
+async def test_what_one_store_has_in_anothers_folder_is_told_and_picks_no_other_backup(
+    yard: Yard, key_file: Path, stores: Sequence[int]
+) -> None:
+    manifest, _ = await two_of_which_store_2_has_each_in_the_others_folder(yard)
+
+    end, said, _ = await verifier(yard, "--key-file", key_file, stores=stores)
+
+    assert end == 1
+    assert said.startswith(f"backup {BACKUP} number 1 ")
+    assert f"misplaced: {yard.root / '2' / folder(TENANT, BACKUP)} holds backup {SECOND}\n" in said
+    assert said.count(f"chunks that can be read: {manifest.layout.chunks} of") == said.count("opened: 64 records") == 1
+
+
+async def test_of_two_backups_the_newest_is_taken_or_the_one_that_is_named(yard: Yard, key_file: Path) -> None:
+    _, second = await two_of_which_store_2_has_each_in_the_others_folder(yard)
+    both = (BACKUP, SECOND)
+
+    newest = await verifier(yard, "--key-file", key_file, backups=both)
+    named = await verifier(yard, "--key-file", key_file, "--backup", BACKUP, "--tenant", TENANT, backups=both)
+    _, _, complained = await verifier(yard, "--backup", UUID(int=99), backups=both)
+
+    assert (newest[0], named[0]) == (1, 1)
+    assert newest[1].startswith(f"backup {SECOND} number 2 ") and f"opened: {second.records} records" in newest[1]
+    assert named[1].startswith(f"backup {BACKUP} number 1 ") and "opened: 64 records" in named[1]
+    assert all(said.count("misplaced: ") == 2 and ": damaged" not in said for _, said, _ in (newest, named))
+    assert "another backup" in complained
+
+
+async def test_keys_may_be_in_base64_as_the_key_store_prints_them(yard: Yard, tmp_path: Path) -> None:
+    await written(yard)
+    path = tmp_path / "base64.key"
+    path.write_text(b64encode(KEY).decode() + "\n")
+
+    end, said, _ = await verifier(yard, "--key-file", path, key=b64encode(PUBLIC_KEYS[3]).decode())
+
+    assert end == 0 and "opened: 64 records" in said
 
 
 def test_it_imports_nothing_of_ours() -> None:
