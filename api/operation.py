@@ -35,12 +35,12 @@ APART = frozenset(
         *("beginSignOn", "completeSignOn", "linkSignOn"),  # they wait for a provider
     )
 )
-# They go on in a frozen tenant: the one that thaws it, those that change nothing but the audit log, and what a customer
+# They go on in a frozen tenant: those that thaw it, those that change nothing but the audit log, and what a customer
 # or a court may ask of a tenant that leaves; those say themselves that they wait for the end of a restore.
 THAWING = frozenset(
     f"Mutation.{name}"
     for name in (
-        *("cancelOffboarding", "revealCustomerField", "exportCustomer"),
+        *("cancelOffboarding", "cancelJob", "revealCustomerField", "exportCustomer"),
         *("eraseCustomer", "placeHold", "liftHold"),
     )
 )

@@ -42,7 +42,7 @@ from jobs.rotations.dek import rotate_dek_by
 from local.postgres import program
 from migrations.apply import newest
 from telemetry import logs
-from tenants import dumping, rotating
+from tenants import dumping, loading, rotating
 from tenants.database import Database
 from tenants.jobs import JobId
 from tenants.ledger import Ledger
@@ -144,12 +144,15 @@ class _Bench:
 
     async def ours(self, profile: cProfile.Profile | None = None) -> float:
         began = time.perf_counter()
-        async with self._api.units.enter(self.tenant, None, write=True, fences=True) as unit:
+        async with (
+            self._api.units.enter(self.tenant, None, write=True, fences=True) as unit,
+            loading.standing(self._api.database, self.tenant) as stood,
+        ):
             dump = Dump(reading.read(self._manifest, self._stores, self._key))
             await dump.begin()
             if profile is not None:
                 profile.enable()
-            counts = await replace_data(unit, dump, self._source, _silent)
+            counts = await replace_data(unit, dump, self._source, stood, _silent)
             if profile is not None:
                 profile.disable()
         seconds = time.perf_counter() - began

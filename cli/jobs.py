@@ -76,6 +76,19 @@ def retry(job: Id) -> None:
     typer.echo(f"{job} is {with_parts(act).state}.")
 
 
+@commands.command()
+def cancel(job: Id) -> None:
+    """End a job: a running one after its present step, also where it has frozen its tenant. What it did stays done."""
+
+    async def act(parts: Parts) -> Job:
+        tenant: TenantId = await job_inspections.tenant_of(parts.platform, job)
+        async with parts.units.enter(tenant, None, write=True, thaws=True) as unit:
+            return await job_acts.cancel(unit, job)
+
+    done = with_parts(act)
+    typer.echo(f"{job} is {done.state}." if done.wish is None else f"{job} is {done.state}, asked to {done.wish}.")
+
+
 def _told(job: Job) -> dict[str, str]:
     progress = job_acts.progress(job)
     left = progress.left and timedelta(seconds=round(progress.left.total_seconds()))

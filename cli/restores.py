@@ -8,7 +8,7 @@ import typer
 
 from cli.backups import Id, Slug, Wait, _backup, _do, _newest
 from cli.parts import Parts, provisioner_keys, with_parts
-from domain import restores
+from domain import restores, transplants
 from domain.restores import Restore
 from tenants import tenants
 from tenants.jobs import JobId
@@ -57,17 +57,32 @@ def drill(slug: Slug, backup: Id = None, wait: Wait = True) -> None:
 
 
 async def _move(parts: Parts, slug: str, backup: UUID, into: str) -> dict[str, int]:
-    """Repeating it finishes what was cut off: all rows come in one transaction."""
-    from jobs.restoring.moving import move, reading_depot
+    """Refused before anything is made. Repeating it finishes what was cut off: all rows come in one transaction."""
+    from jobs.restoring.moving import move, reading_depot, refuse_unmovable
 
+    tenants.check_slug(into)
     old = await tenants.get(parts.platform, slug)
-    new = await _made(parts, old, into)
     stores = parts.settings.backup_stores
     if not stores:
         typer.echo("COFFER_BACKUP_STORES is missing; see README, Settings.", err=True)
         sys.exit(2)
     depot = reading_depot(parts.units, parts.keys, parts.database, stores)
-    return (await move(depot, parts.units, old.id, backup, TenantId(new.id))).said
+    await _refuse_inhabited(parts, into)
+    await refuse_unmovable(depot, parts.units, old.id, backup)
+    try:
+        new = await _made(parts, old, into)
+        return (await move(depot, parts.units, old.id, backup, TenantId(new.id))).said
+    except Exception:
+        again = f"coffer backups restore {slug} {backup} --into {into}"
+        typer.echo(f"{into} may stand by now, with nobody and nothing in it. To go on there: {again}", err=True)
+        raise
+
+
+async def _refuse_inhabited(parts: Parts, into: str) -> None:
+    found = await tenants.find(parts.platform, into)
+    if found is not None and found.status != "PENDING":
+        async with parts.units.enter(found.id, None, write=False) as unit:
+            await transplants.refuse_inhabited(unit)
 
 
 async def _made(parts: Parts, old: Tenant, into: str) -> Tenant:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Uuid, and_, bindparam, delete, select, text
+from sqlalchemy import Uuid, bindparam, delete, text
 
 from crypto.envelopes import Cell
 from crypto.errors import CannotOpen
@@ -19,8 +19,8 @@ from crypto.values import Sealed
 from domain.customers.fields import COLUMN_OF, FIELDS
 from domain.customers.rows import Customer, CustomerToken
 from domain.customers.tokens import tokens_of
-from domain.holds import LegalHold
-from domain.tags import CustomerTag, Tag
+from domain.restored_holds import Kept
+from domain.tags import Tag
 from tenants import loading
 from tenants.errors import Unrestorable
 from tenants.loading import Loaded, Row, Target
@@ -28,17 +28,16 @@ from tenants.owned import Backup, Place
 from tenants.unit import Opening, Unit
 
 WHY = "to restore a backup"
+_VERSION = "version"
 _TOKENS = """
     WITH made AS (
         INSERT INTO customer_tokens (tenant_id, index, token, customer_id, bik_version)
         SELECT :tenant, t.* FROM unnest(CAST(:indexes AS text[]), CAST(:tokens AS bytea[]),
-            CAST(:customers AS uuid[]), CAST(:versions AS smallint[])) AS t {clash} RETURNING 1
+            CAST(:customers AS uuid[]), CAST(:versions AS smallint[])) AS t RETURNING 1
     ) SELECT count(*) FROM made
     """
 # The arrays have no type here: nothing needs to look at each of their values again.
-_TENANT = bindparam("tenant", type_=Uuid)
-_ADD_TOKENS = text(_TOKENS.format(clash="")).bindparams(_TENANT)
-_ADD_FREE_TOKENS = text(_TOKENS.format(clash="ON CONFLICT DO NOTHING")).bindparams(_TENANT)  # half as dear again
+_ADD_TOKENS = text(_TOKENS).bindparams(bindparam("tenant", type_=Uuid))
 _INDEXED = [name for name, known in FIELDS.items() if known.index is not None]
 
 
@@ -78,42 +77,6 @@ class Page:
     opened: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What a restore leaves exactly as it is: customers under a legal hold, their tags, and so many of those links."""
-
-    customers: frozenset[UUID] = frozenset()
-    tags: frozenset[UUID] = frozenset()
-    links: int = 0
-
-    def named(self, target: Target) -> tuple[str, frozenset[UUID]]:
-        """The column by which rows of that table are kept, and what it holds in them."""
-        found = {
-            Customer.__tablename__: ("id", self.customers),
-            Tag.__tablename__: ("id", self.tags),
-            CustomerTag.__tablename__: ("customer_id", self.customers),
-        }
-        return found.get(target.name, ("id", frozenset()))
-
-    def others(self, target: Target, rows: list[Row]) -> list[Row]:
-        """Those rows of a backup that do not speak of what is kept."""
-        column, ids = self.named(target)
-        return [row for row in rows if UUID(row[column]) not in ids] if ids else rows
-
-    def count(self, target: Target) -> int:
-        return self.links if target.table is CustomerTag.__table__ else len(self.named(target)[1])
-
-
-async def held(unit: Unit) -> Kept:
-    """Customers under a legal hold that there are, and all they bear."""
-    of_them = (LegalHold.tenant_id == Customer.tenant_id, LegalHold.customer_id == Customer.id)
-    mine = (LegalHold.tenant_id == unit.tenant.id, LegalHold.lifted_at.is_(None))
-    customers = select(LegalHold.customer_id).join(Customer, and_(*of_them)).where(*mine).distinct()
-    borne = (CustomerTag.tenant_id == unit.tenant.id, CustomerTag.customer_id.in_(customers))
-    tags = await unit.scalars(select(CustomerTag.tag_id).where(*borne))
-    return Kept(frozenset(await unit.scalars(customers)), frozenset(tags), len(tags))
-
-
 async def empty(unit: Unit, kept: Kept) -> dict[str, int]:
     """Delete all DATA of the tenant and its tokens, but what is kept. How many went, by table."""
     gone = {}
@@ -126,16 +89,17 @@ async def empty(unit: Unit, kept: Kept) -> dict[str, int]:
     return gone
 
 
-async def write(unit: Unit, page: Page, kept: Kept) -> tuple[Loaded, int, int]:
-    """Put a page in place, which has nothing of what is kept.
+async def write(unit: Unit, page: Page) -> tuple[Loaded, int]:
+    """Put a page in place, which has nothing of what is kept. What was written, and how many subjects had no secret.
 
-    What was written; how many tokens were not, because somebody who was kept has them; how many subjects had no secret.
+    Raises `Unrestorable`, also where somebody has what only one may have.
     """
     secrets = await loading.add_secrets(unit, page.secrets) if page.secrets else 0
     loaded = await loading.load(unit, page.target, page.rows)
     note(unit, page.target, page.opened)
-    clash = bool(kept.customers)
-    return loaded, await _write_tokens(unit, page.tokens, clash=clash) if page.tokens else 0, secrets
+    if page.tokens:
+        await _write_tokens(unit, page.tokens)
+    return loaded, secrets
 
 
 def open_page(target: Target, rows: Sequence[Row], source: Source) -> Opened:
@@ -170,6 +134,24 @@ def tokens_of_page(opened: Opened, unit: Unit) -> list[dict[str, Any]]:
     return [token for id_, held in _customers(opened) for token in tokens_of(unit, id_, _INDEXED, held)]
 
 
+def tags_of_page(opened: Opened) -> list[str | None]:
+    """Names of a page of tags; none of any other."""
+    if opened.target.table is not Tag.__table__:
+        return []
+    load = partial(_loaded, opened.target.places["name"])
+    return [load(document).name for document in opened.documents["name"]]
+
+
+def outrun(target: Target, rows: Sequence[Row], standing: Mapping[tuple[str, ...], Row]) -> None:
+    """Who read a row before it was replaced must not take the restored one for it: where they differ, the restored one
+    gets a version that neither had. Each change of a row shows in its clear columns, so its values need not be opened.
+    """
+    if _VERSION in target.columns:
+        for row in rows:
+            if there := standing.get(loading.key_of(target, row)):
+                row[_VERSION] = max(row[_VERSION], there[_VERSION]) + _is_unlike(target, row, there)
+
+
 def count_of(opened: Opened) -> int:
     return sum(document is not None for documents in opened.documents.values() for document in documents)
 
@@ -180,7 +162,7 @@ def differs(unit: Unit, opened: Opened, number: int, now: Row, source: Source) -
     What stands and does not open differs.
     """
     target, row = opened.target, opened.rows[number]
-    if any(row[name] != now[name] for name in target.columns if name not in target.places):
+    if _is_unlike(target, row, now):
         return True
     unlike = {name: place for name, place in target.places.items() if row[name] != now[name]}
     if not unlike or any(row[name] is None or now[name] is None for name in unlike):
@@ -191,6 +173,11 @@ def differs(unit: Unit, opened: Opened, number: int, now: Row, source: Source) -
         return True
     documents = {name: (opened.documents[name][number], standing.documents[name][0]) for name in unlike}
     return any(_loaded(unlike[name], then) != _loaded(unlike[name], today) for name, (then, today) in documents.items())
+
+
+def _is_unlike(target: Target, row: Row, now: Row) -> bool:
+    """By clear columns. A version alone says nothing: a restore raises it."""
+    return any(row[name] != now[name] for name in target.columns if name not in target.places and name != _VERSION)
 
 
 def note(unit: Unit, target: Target, count: int) -> None:
@@ -269,10 +256,8 @@ def _hex(raw: bytes) -> str:
     return "\\x" + raw.hex()
 
 
-async def _write_tokens(unit: Unit, tokens: Sequence[Mapping[str, Any]], *, clash: bool) -> int:
-    """How many stand already, with somebody else: some may where customers were left as they are."""
+async def _write_tokens(unit: Unit, tokens: Sequence[Mapping[str, Any]]) -> None:
     named = {"indexes": "index", "tokens": "token", "customers": "customer_id", "versions": "bik_version"}
     columns = {parameter: [token[name] for token in tokens] for parameter, name in named.items()}
-    statement = _ADD_FREE_TOKENS if clash else _ADD_TOKENS
-    (made,) = await unit.scalars(statement.bindparams(tenant=unit.tenant.id, **columns))
-    return len(tokens) - int(made)
+    with loading.fitting(CustomerToken.__tablename__):
+        await unit.scalars(_ADD_TOKENS.bindparams(tenant=unit.tenant.id, **columns))

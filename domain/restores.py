@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
+from domain import backups as asked
 from domain import step_ups
 from domain.errors import Forbidden, Refused, UserError
 from tenants import backups, freezes
 from tenants.access import Permission, Role
-from tenants.backups import BackupState
+from tenants.backups import BackupKind, BackupState
 from tenants.events import EventKind
 from tenants.jobs import JobId, JobKind, NoArguments, Priority
 from tenants.unit import Unit
@@ -76,6 +77,17 @@ def may_go_on(unit: Unit, wanted: Restore) -> None:
         return
     if not viewer.may(Permission.BACKUPS_MANAGE) or not (wanted.dry_run or Role.OWNER in viewer.roles):
         raise Forbidden("Only an OWNER may restore; a dry run takes BACKUPS_MANAGE.")
+
+
+async def keep_one_safety(unit: Unit, job: UUID, newest: UUID) -> None:
+    """Of the backups that a restore made of what it would replace only the newest stays, and those that are held."""
+    for row in await backups.lock_all(unit, BackupState.WRITTEN, BackupState.VERIFIED, BackupState.BROKEN):
+        if (row.job_id, row.kind) != (job, BackupKind.BEFORE_RESTORE) or row.id == newest:
+            continue
+        row.used_by = [each for each in row.used_by if each != job]  # which verified it
+        if await asked.why_kept(unit, row) is None:
+            row.state = BackupState.EXPIRED
+            await unit.enqueue(asked.RETIRE_BACKUPS, NoArguments(), once=asked.RETIRE_BACKUPS.name, by_house=True)
 
 
 async def choose_drill(unit: Unit, named: UUID | None, job: UUID) -> UUID | None:

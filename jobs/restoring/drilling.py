@@ -1,11 +1,8 @@
 """The job that restores a backup on trial, into nothing: all read, opened, indexed and held together in memory."""
 
-from array import array
-from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable
 from contextlib import aclosing
 from functools import partial
-from hashlib import blake2b
 from typing import Any
 from uuid import UUID
 
@@ -13,15 +10,17 @@ from crypto.errors import CofferError
 from domain import restored_pages, restores
 from domain.restored_pages import Opened, Source
 from domain.restores import DrillBackup
+from jobs.backups.threads import in_thread
 from jobs.depots import Depot, Pace
 from jobs.handling import Handler, Run
 from jobs.restoring.dumps import Dump
 from jobs.restoring.pipelines import made
 from jobs.restoring.replacing import Counts, Progress
+from jobs.restoring.seen import Known, Tokens, Uniques
 from jobs.restoring.sources import prove
-from tenants.errors import BackupsUnavailable, Unrestorable
+from tenants.errors import BackupsUnavailable
 from tenants.jobs import NoArguments
-from tenants.loading import Reference, Row, Target
+from tenants.loading import Row, Target
 from tenants.unit import Unit
 from tenants.units import Units
 
@@ -65,76 +64,26 @@ async def _drill(depot: Depot, units: Units, run: Run[Any], backup: UUID) -> Cou
         return await try_out(unit, dump, proven.source, told)
 
 
-async def try_out(unit: Unit, dump: Dump, source: Source, progress: Progress) -> Counts:
-    """Raises `Unrestorable` and what reading does, for whatever would keep the backup from being restored."""
-    counts, known = Counts(), Known(dump.targets)
+async def try_out(
+    unit: Unit, dump: Dump, source: Source, progress: Progress, look: Callable[[Opened], None] = lambda _opened: None
+) -> Counts:
+    """Raises `Unrestorable`, `BackupHasDuplicates` and what reading does, for whatever would keep the backup from being
+    restored; and what `look` does, which is shown each page.
+    """
+    counts, known, uniques = Counts(), Known(dump.targets), Uniques()
     async with aclosing(made(dump, partial(_opened, source=source, unit=unit, known=known))) as pages:
         async for opened, tokens in pages:
+            look(opened)
+            uniques.take(opened, tokens)
             counts.rows += len(opened.rows) + opened.erased
-            name = opened.target.name
-            counts.add(
-                name, read=len(opened.rows), erased=opened.erased, opened=restored_pages.count_of(opened), tokens=tokens
-            )
+            made_of = {"opened": restored_pages.count_of(opened), "tokens": len(tokens)}
+            counts.add(opened.target.name, read=len(opened.rows), erased=opened.erased, **made_of)
             await progress(counts.rows)
+    await in_thread(uniques.refuse)  # it sorts them all
     return counts
 
 
-def _opened(target: Target, rows: list[Row], *, source: Source, unit: Unit, known: "Known") -> tuple[Opened, int]:
+def _opened(target: Target, rows: list[Row], *, source: Source, unit: Unit, known: Known) -> tuple[Opened, Tokens]:
     known.take(target, rows)
     opened = restored_pages.open_page(target, rows, source)
-    return opened, len(restored_pages.tokens_of_page(opened, unit))
-
-
-class _Seen:
-    """Hashes by their first byte, 8 bytes each; no more than one part of 256 is ever anything but an array."""
-
-    def __init__(self) -> None:
-        self._parts = [array("Q") for _ in range(256)]
-        self._unsorted: set[int] = set()
-
-    def add(self, seen: int) -> None:
-        part = seen >> 56
-        self._parts[part].append(seen)
-        self._unsorted.add(part)
-
-    def __contains__(self, wanted: int) -> bool:
-        part = wanted >> 56
-        if part in self._unsorted:
-            self._parts[part] = array("Q", sorted(self._parts[part]))
-            self._unsorted.remove(part)
-        seen = self._parts[part]
-        at = bisect_left(seen, wanted)
-        return at < len(seen) and seen[at] == wanted
-
-
-class Known:
-    """Which rows have been seen, of the tables that others refer to: 8 bytes of a hash each."""
-
-    def __init__(self, targets: Iterable[Target]) -> None:
-        self._targets = {target.name for target in targets}
-        self._seen: dict[tuple[str, tuple[str, ...]], _Seen] = {}
-        for target in targets:
-            for each in target.references:
-                if each.parent in self._targets:
-                    self._seen[each.parent, each.theirs] = _Seen()
-
-    def take(self, target: Target, rows: list[Row]) -> None:
-        """Raises `Unrestorable` for a row that refers to what the backup does not have. Parents come first."""
-        for (table, columns), seen in self._seen.items():
-            if table == target.name:
-                for row in rows:
-                    seen.add(_hash(row, columns))
-        for each in target.references:
-            if each.parent in self._targets:
-                self._refuse_orphans(target, each, rows)
-
-    def _refuse_orphans(self, target: Target, each: Reference, rows: list[Row]) -> None:
-        seen = self._seen[each.parent, each.theirs]
-        for row in rows:
-            if all(row[column] is not None for column in each.columns) and _hash(row, each.columns) not in seen:
-                raise Unrestorable(f"A row of {target.name} refers to a row of {each.parent} that is not there.")
-
-
-def _hash(row: Row, columns: tuple[str, ...]) -> int:
-    named = "\0".join(str(row[column]) for column in columns)
-    return int.from_bytes(blake2b(named.encode(), digest_size=8).digest(), "big")
+    return opened, restored_pages.tokens_of_page(opened, unit)

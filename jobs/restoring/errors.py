@@ -1,8 +1,14 @@
 """Why a backup is not restored: the reason itself is the code, so that it stands in the job."""
 
+from collections.abc import Collection
+from uuid import UUID
+
 from crypto.errors import CofferError
 from jobs.backups.errors import ManifestRefused
 from jobs.key_files.errors import KeyFileRefused
+from tenants.ids import global_id
+
+_NAMED = 5
 
 
 class SafetyImpossible(CofferError):
@@ -22,6 +28,27 @@ class HoldsWouldGo(CofferError):
 
     def __init__(self, count: int) -> None:
         super().__init__(f"At least {count} of the backup's customers are under a legal hold; a move would drop it.")
+
+
+class HeldClash(CofferError):
+    """Nothing was changed. The code names the first of those customers, as members do: ``HELD_CLASH:<id>,<id>``."""
+
+    code = "HELD_CLASH"
+
+    def __init__(self, customers: Collection[UUID]) -> None:
+        named = [global_id("Customer", customer) for customer in sorted(customers)[:_NAMED]]
+        super().__init__(
+            f"The backup gives others the external id, or another tag the name of a tag, that {', '.join(named)} under"
+            " a legal hold keeps. Lift the hold, or change the external id or the tags, and restore again."
+        )
+        self.code = f"{self.code}:{','.join(named)}"  # type: ignore[misc]  # so that it stands in the job
+
+
+class BackupHasDuplicates(CofferError):
+    """Nothing was changed."""
+
+    code = "BACKUP_HAS_DUPLICATES"
+    message = "Two customers of the backup have the same external id, which only one may have; use another backup."
 
 
 class SourceRefused(CofferError):

@@ -2,16 +2,18 @@
 
 from collections.abc import Collection, Sequence
 from contextlib import aclosing
+from functools import partial
 from uuid import UUID
 
 from crypto.transit import TransitKeys
-from domain import restored_pages, transplants
-from domain.restored_pages import Kept, Opened
+from domain import restored_holds, restored_pages, transplants
+from domain.restored_pages import Opened
 from jobs.backups.stores import Store
 from jobs.backups.threads import in_thread
 from jobs.backups.writing import SHAPE
 from jobs.depots import Depot
 from jobs.key_files.files import KeyFiles
+from jobs.restoring.drilling import try_out
 from jobs.restoring.errors import HoldsWouldGo
 from jobs.restoring.replacing import Counts
 from jobs.restoring.sources import Proven, prove
@@ -37,6 +39,18 @@ def reading_depot(units: Units, keys: TransitKeys, database: Database, stores: S
     )
 
 
+async def refuse_unmovable(depot: Depot, units: Units, tenant: TenantId, backup: UUID) -> None:
+    """Read it all before there is a new tenant. Raises what `move` does, and `BackupHasDuplicates`."""
+    proven = await prove(depot, units, tenant, backup)
+    async with units.enter(tenant, None, write=False) as old, proven.dump() as dump:
+        held = (await restored_holds.held(old)).customers
+        await try_out(old, dump, proven.source, _quietly, partial(_refuse_held, held=held))
+
+
+async def _quietly(_rows: int) -> None:
+    """Nobody watches a command's progress."""
+
+
 async def move(depot: Depot, units: Units, tenant: TenantId, backup: UUID, into: TenantId) -> Counts:
     """One transaction of the new tenant, which must have nobody yet; cut off anywhere it is asked for again.
 
@@ -44,7 +58,7 @@ async def move(depot: Depot, units: Units, tenant: TenantId, backup: UUID, into:
     """
     async with units.enter(tenant, None, write=True, thaws=True) as old:
         await backups.lock(old, backup)  # nobody deletes it meanwhile
-        proven, held = await prove(depot, units, tenant, backup), (await restored_pages.held(old)).customers
+        proven, held = await prove(depot, units, tenant, backup), (await restored_holds.held(old)).customers
         counts = await _moved(units, into, proven, held)
         old.audit("backup.moved", subject_type="Backup", subjects=[backup], details={"into": str(into)})
     return counts
@@ -63,11 +77,11 @@ async def _moved(units: Units, into: TenantId, proven: Proven, held: Collection[
                 _refuse_held(opened, held)
                 secrets = await transplants.secrets(unit, opened, source)
                 page = await in_thread(transplants.page_of, opened, source, unit, secrets)
-                loaded, clashing, made = await restored_pages.write(unit, page, Kept())
+                loaded, made = await restored_pages.write(unit, page)
                 await transplants.index_members(unit, opened)
                 counts.rows += len(rows)
                 counts.add(target.name, written=loaded.written, dropped=loaded.dropped, erased=page.erased)
-                counts.add(target.name, cleared=loaded.cleared, tokensClashing=clashing)
+                counts.add(target.name, cleared=loaded.cleared)
                 counts.add("subjects", written=made)
         details = {"backup": str(proven.manifest.about.backup), **counts.said}
         unit.audit("tenant.made_of_backup", subject_type="Tenant", subjects=[source.tenant], details=details)

@@ -5,12 +5,14 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from domain import restored_pages
-from domain.restored_pages import Kept, Opened, Page, Source
+from domain import restored_holds, restored_pages
+from domain.restored_holds import Kept, Taken
+from domain.restored_pages import Opened, Page, Source
 from jobs.restoring.dumps import Dump
 from jobs.restoring.pipelines import made
+from jobs.restoring.seen import clashing, refuse
 from tenants import erasures
-from tenants.loading import Row, Target
+from tenants.loading import Row, Standing, Target
 from tenants.owned import Backup
 from tenants.unit import Unit
 
@@ -34,28 +36,32 @@ class Counts:
         self.said |= {f"{target.name}.{column}.gone": 1 for column in target.gone}
 
 
-async def replace_data(unit: Unit, dump: Dump, source: Source, progress: Progress) -> Counts:
-    """DATA alone; customers under a legal hold stay exactly as they are.
+async def replace_data(unit: Unit, dump: Dump, source: Source, stood: Standing, progress: Progress) -> Counts:
+    """DATA alone; customers under a legal hold stay exactly as they are. `stood` tells of what is being replaced.
 
-    Raises `Unrestorable`, `BackupBroken`, `StoreAway`: then nothing of it may be committed.
+    Raises `Unrestorable`, `HeldClash`, `BackupBroken`, `StoreAway`: then nothing of it may be committed.
     """
     source = replace(source, erased=source.erased | await erasures.erased(unit))
-    kept, counts = await restored_pages.held(unit), Counts()
-    for table, count in (await restored_pages.empty(unit, kept)).items():
-        counts.add(table, removed=count)
-    make = partial(_made, source=source, unit=unit, kept=kept)
+    kept, taken, counts = await restored_holds.held(unit), await restored_holds.taken(unit), Counts()
+    removed = await restored_pages.empty(unit, kept)
+    make = partial(_made, source=source, unit=unit, kept=kept, taken=taken)
     async with aclosing(made(dump, make, is_data)) as pages:
         async for page in pages:
-            await write(unit, page, counts, kept)
+            standing = await stood(page.target, page.rows)
+            restored_pages.outrun(page.target, page.rows, standing)
+            removed[page.target.name] -= len(standing)
+            await _write(unit, page, counts)
             await progress(counts.rows)
+    for table, count in removed.items():
+        counts.add(table, removed=count)
     for target in filter(is_data, dump.targets):
         counts.add(target.name, held=kept.count(target))
         counts.gone(target)
     return counts
 
 
-async def write(unit: Unit, page: Page, counts: Counts, kept: Kept) -> None:
-    loaded, clashing, secrets = await restored_pages.write(unit, page, kept)
+async def _write(unit: Unit, page: Page, counts: Counts) -> None:
+    loaded, secrets = await restored_pages.write(unit, page)
     counts.rows += len(page.rows) + page.erased
     counts.add(
         page.target.name,
@@ -63,7 +69,6 @@ async def write(unit: Unit, page: Page, counts: Counts, kept: Kept) -> None:
         cleared=loaded.cleared,
         dropped=loaded.dropped,
         erased=page.erased,
-        tokensClashing=clashing,
     )
     counts.add("subjects", written=secrets)
 
@@ -72,6 +77,8 @@ def is_data(target: Target) -> bool:
     return target.policy is Backup.DATA
 
 
-def _made(target: Target, rows: list[Row], *, source: Source, unit: Unit, kept: Kept) -> Page:
+def _made(target: Target, rows: list[Row], *, source: Source, unit: Unit, kept: Kept, taken: Taken) -> Page:
     opened: Opened = restored_pages.open_page(target, kept.others(target, rows), source)
-    return restored_pages.page_of(opened, source, unit)
+    page = restored_pages.page_of(opened, source, unit)
+    refuse(clashing(taken, opened, page.tokens))
+    return page

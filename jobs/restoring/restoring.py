@@ -1,10 +1,12 @@
 """The job that restores a tenant's data: frozen, backed up as they are, then replaced in one transaction.
 
-Killed anywhere the tenant is as it was, or it is done. Everything but that transaction can be done again, and is: the
-freeze has an epoch, and only while it stands is the backup made under it the last word on what is replaced.
+All of the backup is read before, and what can't be restored is refused while nothing is frozen. Killed anywhere the
+tenant is as it was, or it is done. Everything but that transaction can be done again, and is: the freeze has an epoch,
+and only while it stands is the backup made under it the last word on what is replaced.
 """
 
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID
 
@@ -15,11 +17,11 @@ from jobs.backups.errors import StoreAway, StoreFull
 from jobs.depots import Depot, Pace
 from jobs.handling import Handler, Run
 from jobs.restoring.asides import Aside
-from jobs.restoring.comparing import compare
+from jobs.restoring.comparing import check, compare
 from jobs.restoring.errors import SafetyImpossible
 from jobs.restoring.replacing import Counts, Progress, replace_data
 from jobs.restoring.sources import Proven, prove
-from tenants import freezes
+from tenants import freezes, loading
 from tenants.backups import BackupKind
 from tenants.errors import BackupsUnavailable
 from tenants.units import Units
@@ -52,10 +54,12 @@ class _Restoring:
         self._proven = proven
 
     async def work(self) -> None:
+        await self._check()
         async with self._units.enter(self._run.tenant, None, write=True, fences=True, thaws=True) as unit:
             epoch = await freezes.freeze(unit)
         try:
             safety = None if self._run.arguments.without_safety else await self._safety()
+            await self._run.show(done=0, total=self._proven.rows)  # or is cancelled, while nothing is replaced
             await self._replace(epoch, safety)
         finally:  # also where it was cancelled; what dies before it gets here is thawed by the sweeper
             if not self._run.is_finished:
@@ -63,20 +67,36 @@ class _Restoring:
                     await backup_acts.let_go(unit, self._run.job)
                     await freezes.thaw(unit, epoch)
 
+    async def _check(self) -> None:
+        if not self._run.arguments.without_safety and not all([await store.answers() for store in self._depot.stores]):
+            raise SafetyImpossible
+        async with self._units.enter(self._run.tenant, None, write=False) as unit, self._proven.dump() as dump:
+            await check(unit, dump, self._proven.source, _paced(self._run, self._proven))
+
     async def _safety(self) -> UUID:
-        """At once or not at all: a store may be away for weeks, and each try freezes the tenant."""
+        """At once or not at all: a store may be away for weeks, and each try freezes the tenant.
+
+        One that an earlier try of this job made may lack what was written since, and gives way to the new one.
+        """
         aside = Aside(self._run, self._units)
         try:
             await backing_up.make(self._depot, aside, BackupKind.BEFORE_RESTORE)
         except (StoreAway, StoreFull) as error:
             raise SafetyImpossible from error
-        return UUID(aside.cursor)
+        safety = UUID(aside.cursor)
+        async with self._units.enter(self._run.tenant, None, write=True, thaws=True) as unit:
+            await restores.keep_one_safety(unit, self._run.job, safety)
+        return safety
 
     async def _replace(self, epoch: int, safety: UUID | None) -> None:
         run, proven = self._run, self._proven
-        async with run.step(fences=True, thaws=True) as step, proven.dump() as dump:
+        async with AsyncExitStack() as stack:
+            step = await stack.enter_async_context(run.step(fences=True, thaws=True))
             await freezes.still(step.unit, epoch)
-            counts = await replace_data(step.unit, dump, proven.source, _paced(run, proven))
+            # On a connection of the backups', which this job has no other use for now.
+            stood = await stack.enter_async_context(loading.standing(self._depot.dumps, run.tenant))
+            dump = await stack.enter_async_context(proven.dump())
+            counts = await replace_data(step.unit, dump, proven.source, stood, _paced(run, proven))
             details: dict[str, Any] = {"job": str(run.job), **counts.said}
             if safety is not None:
                 details["safety"] = str(safety)

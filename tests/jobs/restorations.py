@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import asyncpg
 from sqlalchemy import select
 
-from domain import customers, tags
+from domain import customers, holds, tags
 from domain.customers.fields import DOCUMENTS, FIELDS
 from domain.customers.rows import Customer, CustomerToken
 from domain.customers.tokens import tokens_of
@@ -64,8 +64,9 @@ class Restorations:
                 each |= {"tag_ids": [tag.id]} if n % 2 else {}
             return [made.id for made in await customers.create_many(unit, people)]  # type: ignore[union-attr]  # none is refused
 
-    async def picture(self) -> dict[str, Any]:
+    async def picture(self, *, versions: bool = True) -> dict[str, Any]:
         """All data in plain, row for row, and whether the index has exactly the tokens of the values."""
+        clear = _CLEAR if versions else f"({_CLEAR}::jsonb - 'version')::text"
         tenant = self.vaults.tenant
         async with self.units.enter(tenant, None, write=False) as unit:
             rows = await unit.scalars(select(Customer).where(Customer.tenant_id == tenant))
@@ -80,7 +81,7 @@ class Restorations:
         assert {(row.index, bytes(row.token), row.customer_id, row.bik_version) for row in there} == wanted
         return {
             "customers": {str(customer): documents for customer, documents in people.items()},
-            "clear": await self._texts(f"SELECT {_CLEAR} FROM customers c WHERE tenant_id = $1 ORDER BY id"),
+            "clear": await self._texts(f"SELECT {clear} FROM customers c WHERE tenant_id = $1 ORDER BY id"),
             "tags": await self._texts("SELECT id::text || created_at FROM tags WHERE tenant_id = $1 ORDER BY id"),
             "tagged": await self._texts(
                 "SELECT customer_id || ' ' || tag_id FROM customer_tags WHERE tenant_id = $1 ORDER BY 1"
@@ -94,11 +95,20 @@ class Restorations:
     async def _texts(self, query: str) -> list[str]:
         return [row[0] for row in await self.superuser.fetch(query, self.vaults.tenant)]
 
+    async def version(self, customer: UUID) -> int | None:
+        found: int | None = await self.superuser.fetchval("SELECT version FROM customers WHERE id = $1", customer)
+        return found
+
     async def change(self, ids: list[UUID], **sent: Any) -> None:
         for customer in ids:
-            version = await self.superuser.fetchval("SELECT version FROM customers WHERE id = $1", customer)
+            version = await self.version(customer)
+            assert version is not None
             async with self.units.enter(self.vaults.tenant, None, write=True) as unit:
                 await customers.update(unit, customer, version, sent)
+
+    async def hold(self, customer: UUID) -> UUID:
+        async with self.units.enter(self.vaults.tenant, None, write=True) as unit:
+            return (await holds.place(unit, customer, "a lawsuit", None)).row.id
 
     async def restore(self, backup: UUID, *, units: Units | None = None, **options: Any) -> asyncpg.Record:
         """The job as it stands after one turn of a worker, which may be cut off."""
@@ -150,6 +160,11 @@ class Restorations:
             "SELECT frozen FROM tenants WHERE id = $1", self.vaults.tenant
         )
         return found
+
+    async def epoch(self) -> int:
+        """Each freeze moves it on."""
+        query = "SELECT key_epoch FROM tenants WHERE id = $1"
+        return int(await self.superuser.fetchval(query, self.vaults.tenant))
 
 
 def result(job: asyncpg.Record) -> Mapping[str, Any]:

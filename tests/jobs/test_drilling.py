@@ -10,9 +10,9 @@ import pytest
 
 from domain import invitations
 from jobs.key_files.reading import KeyFile
-from jobs.restoring.drilling import Known, _Seen
 from jobs.restoring.moving import move
 from jobs.restoring.secrets import Secrets
+from jobs.restoring.seen import Known, Seen
 from tenants import loading
 from tenants.access import Role
 from tenants.errors import Unrestorable
@@ -107,7 +107,7 @@ def test_a_row_may_refer_to_another_of_its_own_table() -> None:
 
 def test_what_is_known_of_many_rows_takes_eight_bytes_of_each() -> None:
     count = 200_000
-    seen = _Seen()
+    seen = Seen()
     tracemalloc.start()
     for number in range(count):
         seen.add((number * 0x9E3779B97F4A7C15) % 2**64)

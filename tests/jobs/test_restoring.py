@@ -6,8 +6,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from domain import holds, restored_pages
-from domain.restored_pages import Kept
+from domain import customers, restored_pages
+from domain.errors import Refused
+from domain.restored_holds import Kept
 from tenants import erasures, loading
 from tenants.access import Role
 from tenants.erasures import ErasureCause
@@ -27,16 +28,16 @@ async def restorations(desk: Desk, tmp_path: Path) -> AsyncIterator[Restorations
 
 async def test_what_was_backed_up_comes_back_row_for_row(restorations: Restorations) -> None:
     ids = await restorations.fill(25)
-    before = await restorations.picture()
+    before = await restorations.picture(versions=False)
     backup = await restorations.vaults.back_up()
     await restorations.change(ids[:5], note="changed since", given_name="Grace")
     await restorations.fill(4)
-    assert await restorations.picture() != before
+    assert await restorations.picture(versions=False) != before
 
     job = await restorations.restore(backup["id"])
 
     assert (job["state"], job["reason"]) == ("DONE", None)
-    assert await restorations.picture() == before
+    assert await restorations.picture(versions=False) == before
     assert await restorations.frozen() is None
     assert result(job)["customers.written"] == 25
     assert (await restorations.vaults.events())[-1] == "backup.restored"
@@ -137,7 +138,7 @@ async def test_a_held_customer_that_the_backup_lacks_stays(restorations: Restora
     await restorations.fill(3)
     backup = await restorations.vaults.back_up()
     kept, gone = await restorations.fill(2)
-    await _hold(restorations, kept)
+    await restorations.hold(kept)
 
     job = await restorations.restore(backup["id"])
 
@@ -154,7 +155,7 @@ async def test_a_held_customer_stays_exactly_as_it_is(restorations: Restorations
     await restorations.change([ids[1]], note="evidence")
     _, late = await restorations.fill(2)
     for held in (ids[1], late):
-        await _hold(restorations, held)
+        await restorations.hold(held)
     before = await restorations.picture()
 
     dry = await restorations.restore(backup["id"], dry_run=True)
@@ -171,10 +172,57 @@ async def test_a_held_customer_stays_exactly_as_it_is(restorations: Restorations
     assert (tried["customers.held"], tried["customers.removed"], tried["customers.same"]) == (2, 1, 3)
     assert {name: done[name] for name in done if name.startswith("customers.")} == {
         "customers.held": 2,
-        "customers.removed": 4,
+        "customers.removed": 1,
         "customers.written": 3,
     }
     assert "tags.removed" not in tried and tried["tags.held"] == 2
+
+
+async def test_what_was_not_changed_since_is_the_same_with_its_versions(restorations: Restorations) -> None:
+    ids = await restorations.fill(6)
+    await restorations.change(ids[:2], note="before the backup")
+    before = await restorations.picture()
+    backup = await restorations.vaults.back_up()
+    await restorations.rotate(KeyPurpose.DEK)
+
+    job = await restorations.restore(backup["id"])
+
+    assert (job["state"], job["reason"]) == ("DONE", None)
+    assert await restorations.picture() == before
+    assert [name for name in result(job) if name.endswith(".removed")] == []
+
+
+async def test_who_read_a_customer_before_it_was_replaced_can_not_change_the_restored_one(
+    restorations: Restorations,
+) -> None:
+    ids = await restorations.fill(3)
+    backup = await restorations.vaults.back_up()
+    await restorations.change(ids[:2], note="read by somebody, whose version is 2")
+    await restorations.change(ids[:1], note="version 3")
+
+    await restorations.restore(backup["id"])
+
+    assert [await restorations.version(each) for each in ids] == [4, 3, 1]
+    async with restorations.units.enter(restorations.vaults.tenant, None, write=True) as unit:
+        with pytest.raises(Refused) as refused:
+            await customers.update(unit, ids[1], 2, {"note": "over what was restored"})
+    assert refused.value.errors[0].code == "STALE_VERSION"
+    again = await restorations.restore(backup["id"])
+    assert [await restorations.version(each) for each in ids] == [4, 3, 1]
+    dry = result(await restorations.restore(backup["id"], dry_run=True))
+    assert (again["state"], dry["customers.same"]) == ("DONE", 3)
+
+
+async def test_a_dry_run_and_the_restore_say_the_same_of_what_is_removed(restorations: Restorations) -> None:
+    await restorations.fill(5)
+    backup = await restorations.vaults.back_up()
+    await restorations.fill(4)
+
+    dry, job = [result(await restorations.restore(backup["id"], dry_run=each)) for each in (True, False)]
+
+    removed = {"customers.removed": 4, "tags.removed": 1, "customer_tags.removed": 2}
+    for said in (dry, job):
+        assert {name: count for name, count in said.items() if name.endswith(".removed")} == removed
 
 
 async def test_there_may_be_more_holds_than_a_statement_has_parameters(restorations: Restorations) -> None:
@@ -188,11 +236,6 @@ async def _erase(restorations: Restorations, customer: UUID) -> None:
     async with restorations.units.enter(restorations.vaults.tenant, None, write=True) as unit:
         counts = await erasures.forget(unit, [customer])
         await erasures.enter(unit, customer, ErasureCause.REQUEST, None, counts)
-
-
-async def _hold(restorations: Restorations, customer: UUID) -> None:
-    async with restorations.units.enter(restorations.vaults.tenant, None, write=True) as unit:
-        await holds.place(unit, customer, "a lawsuit", None)
 
 
 async def test_nothing_but_data_comes_back(restorations: Restorations) -> None:

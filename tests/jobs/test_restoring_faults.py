@@ -26,7 +26,7 @@ from tests.jobs.restorations import Restorations
 from tests.jobs.vaults import Vaults
 
 SOAK = os.environ.get("COFFER_SOAK") == "1"
-UNITS = 16  # at least as many as a restore enters
+UNITS = 19  # at least as many as a restore enters
 CUTS = [(at, where) for at in range(1, UNITS + 1) for where in ("before", "within", "after")]
 
 
@@ -170,13 +170,13 @@ async def test_one_store_that_is_away_ends_a_restore_at_once_and_holds_up_no_bac
     vaults = restorations.vaults
     backup = await vaults.back_up()
     await restorations.fill(1)
-    before = await restorations.picture()
+    before, epoch = await restorations.picture(), await restorations.epoch()
     vaults.folder(0).rename(vaults.root / "away")
 
     job = await restorations.restore(backup["id"])
 
     assert (job["state"], job["reason"], await restorations.frozen()) == ("PARKED", "NO_SAFETY_BACKUP", None)
-    assert await restorations.picture() == before
+    assert (await restorations.picture(), await restorations.epoch()) == (before, epoch)  # it never was
     (vaults.root / "away").rename(vaults.folder(0))
     await vaults.desk.set(job["id"], "state = 'PAUSED', ended_at = NULL")
     assert (await vaults.back_up())["number"] == 2
