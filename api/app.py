@@ -43,21 +43,21 @@ from mail import Post
 from settings import Mode, Settings
 from telemetry.metrics import Metrics
 from telemetry.traces import Tracing
-from tenants import catalogue, job_inspections
+from tenants import catalogue
 from tenants.audit.store import CheckpointStore
 from tenants.audit.verify import ChainVerifier
 from tenants.budgets import Budgets
 from tenants.database import Database
 from tenants.feeds import Feed
-from tenants.issuers import Claims
-from tenants.jobs import JobId
-from tenants.live_keys import LiveKeys
-from tenants.new_passwords import NewPasswords
-from tenants.passwords import Passwords
+from tenants.jobs import JobId, job_inspections
 from tenants.recorder import Recorder
-from tenants.refresh_tokens import Refreshing
-from tenants.sign_in import SignIns
-from tenants.sign_up import SignUps
+from tenants.signing_in.issuers import Claims
+from tenants.signing_in.live_keys import LiveKeys
+from tenants.signing_in.new_passwords import NewPasswords
+from tenants.signing_in.passwords import Passwords
+from tenants.signing_in.refresh_tokens import Refreshing
+from tenants.signing_in.sign_in import SignIns
+from tenants.signing_in.sign_up import SignUps
 from tenants.units import Units
 from tenants.usage import Tally
 from tenants.viewers import Credential, TenantId

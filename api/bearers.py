@@ -14,11 +14,11 @@ from uuid import UUID
 from api import id_tokens, jose
 from api.jose import BadToken, Token
 from api.openid import Providers
-from tenants import sign_on, vouching
 from tenants.audit.entries import Entry
 from tenants.errors import SignOnRefused, Unauthenticated
-from tenants.issuers import Claims
 from tenants.recorder import Recorder
+from tenants.signing_in import sign_on, vouching
+from tenants.signing_in.issuers import Claims
 from tenants.units import Units
 from tenants.viewers import Credential, TenantId
 

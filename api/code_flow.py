@@ -19,7 +19,7 @@ from api.jose import BadToken
 from api.openid import Providers
 from domain import step_ups
 from egress import Egress
-from tenants import refresh_tokens, rights, sessions, sign_on, sign_on_requests, tenants, vouching
+from tenants import rights, tenants
 from tenants.audit.entries import Entry
 from tenants.database import Database
 from tenants.errors import (
@@ -33,13 +33,14 @@ from tenants.errors import (
 )
 from tenants.origins import UNKNOWN, Origin
 from tenants.recorder import Recorder
-from tenants.sessions import NO_DEVICE, Device
-from tenants.sign_on import FlowSecret, SignOnProvider
-from tenants.sign_on_requests import Taken
+from tenants.signing_in import refresh_tokens, sessions, sign_on, sign_on_requests, vouching
+from tenants.signing_in.sessions import NO_DEVICE, Device
+from tenants.signing_in.sign_on import FlowSecret, SignOnProvider
+from tenants.signing_in.sign_on_requests import Taken
+from tenants.signing_in.vouching import Vouched
 from tenants.unit import Unit
 from tenants.units import Units
 from tenants.viewers import Credential, TenantId
-from tenants.vouching import Vouched
 
 _SECRET_BYTES = 32
 _LONGEST_CODE = 4096

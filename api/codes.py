@@ -13,8 +13,8 @@ from api.openid import PATIENCE, Metadata
 from crypto.errors import CofferError
 from egress import Egress
 from tenants.errors import SignOnRefused, SignOnUnavailable
-from tenants.sign_on import FlowSecret, SignOnProvider
-from tenants.sign_on_requests import Taken
+from tenants.signing_in.sign_on import FlowSecret, SignOnProvider
+from tenants.signing_in.sign_on_requests import Taken
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from domain import erasures, outcomes
 from domain.erasures import ErasureView
 from domain.errors import Refused
 from tenants.access import Permission
-from tenants.certificates import canonical
 from tenants.erasures import ErasureCause
+from tenants.erasures.certificates import canonical
 
 _SHAPE = "the shape of a payload"
 _ROW = "ids, codes, counts and moments, for whoever asked for the erasure or reads the audit log"

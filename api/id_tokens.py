@@ -13,8 +13,8 @@ from typing import Any
 
 from api import jose
 from api.jose import BadToken, Token
-from tenants.sign_on import SignOnProvider
-from tenants.vouching import Vouched
+from tenants.signing_in.sign_on import SignOnProvider
+from tenants.signing_in.vouching import Vouched
 
 _DAY = 86_400
 _NEW = 600  # seconds: an ID token comes straight from the provider

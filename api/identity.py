@@ -8,9 +8,9 @@ from starlette.requests import Request
 
 from api.bearers import Bearers
 from api.tokens import AccessTokens
-from tenants import api_keys
 from tenants.errors import Unauthenticated
-from tenants.live_keys import LiveKeys
+from tenants.signing_in import api_keys
+from tenants.signing_in.live_keys import LiveKeys
 from tenants.viewers import Credential
 
 

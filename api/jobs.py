@@ -16,11 +16,10 @@ from api.paging import Connection, Node, UserError, cursor, local_id, user_error
 from domain import jobs
 from domain.errors import Refused
 from domain.errors import UserError as Reason
-from tenants import job_acts
 from tenants import jobs as tables
 from tenants.access import Permission
 from tenants.errors import JobRefused, JobUnknown
-from tenants.jobs import JobState, Priority
+from tenants.jobs import JobState, Priority, job_acts
 from tenants.unit import Unit
 from tenants.viewers import MemberId
 

@@ -19,10 +19,11 @@ from api.sessions import Session
 from api.tenant import Tenant
 from domain import sessions
 from domain.members import MemberKind, MemberStatus, MemberView, get_many
-from tenants import members, rights, second_factors
+from tenants import members, rights
 from tenants.access import Level, Permission, Role
 from tenants.members import MemberIdentity
 from tenants.rights import Held
+from tenants.signing_in import second_factors
 from tenants.unit import GUARD
 
 _OWN = "what one may know of oneself"

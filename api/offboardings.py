@@ -15,9 +15,9 @@ from api.paging import UserError, user_errors
 from domain import offboardings
 from domain.errors import Refused
 from domain.offboardings import COOLING_DAYS, MOST_DAYS
-from tenants import offboardings as rows
 from tenants.access import Permission
-from tenants.offboardings import OffboardingState
+from tenants.erasures import offboardings as rows
+from tenants.erasures.offboardings import OffboardingState
 from tenants.unit import Unit
 
 _MANAGE, _CLOSE = Permission.TENANT_MANAGE, Permission.TENANT_CLOSE

@@ -17,7 +17,7 @@ from api.errors import refusal
 from api.limits import Limits
 from telemetry.traces import traceparent
 from tenants.origins import UNKNOWN, Origin, is_purpose
-from tenants.sessions import NO_DEVICE, Device
+from tenants.signing_in.sessions import NO_DEVICE, Device
 
 LEGACY = "application/json"
 MODERN = "application/graphql-response+json"

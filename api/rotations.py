@@ -17,11 +17,11 @@ from crypto.keys import KeyState, Purpose
 from domain import jobs, rotations
 from domain.errors import Refused
 from domain.rotations import KeyView
-from tenants import rotating
-from tenants import rotations as tables
 from tenants.access import Permission
-from tenants.proving import Coverage
-from tenants.rotations import Cause, KeyPurpose
+from tenants.keys import rotating
+from tenants.keys import rotations as tables
+from tenants.keys.proving import Coverage
+from tenants.keys.rotations import Cause, KeyPurpose
 
 _MANAGE = Permission.KEYS_MANAGE
 _SHAPE = "the shape of a payload"

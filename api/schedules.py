@@ -16,9 +16,9 @@ from domain.errors import Refused
 from domain.errors import UserError as Reason
 from domain.rotations import TURN_KEYS
 from domain.tidying import TIDY
-from tenants import schedules
 from tenants.access import Permission
 from tenants.errors import ScheduleRefused
+from tenants.jobs import schedules
 
 _READ = Permission.JOBS_READ
 _MANAGE = Permission.JOBS_MANAGE

@@ -11,9 +11,9 @@ from api.paging import UserError, local_id, user_errors
 from api.sign_in import CREDENTIAL, signed_in, told
 from domain import second_factors
 from domain.errors import NotFound, Refused
-from tenants import second_factors as tables
 from tenants.access import Permission
 from tenants.errors import ProofRefused, SecondFactorRequired, TooManyAttempts
+from tenants.signing_in import second_factors as tables
 
 _SHAPE = "the shape of a payload"
 _OWN = "for whoever is signed in, and of that member alone"

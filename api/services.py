@@ -13,11 +13,11 @@ from tenants.access import Level, Relation
 from tenants.audit.verify import ChainVerifier
 from tenants.documents import PersonalField
 from tenants.feeds import Feed
-from tenants.live_keys import LiveKeys
-from tenants.new_passwords import NewPasswords
 from tenants.recorder import Recorder
-from tenants.refresh_tokens import Refreshing
-from tenants.sign_in import SignIns
+from tenants.signing_in.live_keys import LiveKeys
+from tenants.signing_in.new_passwords import NewPasswords
+from tenants.signing_in.refresh_tokens import Refreshing
+from tenants.signing_in.sign_in import SignIns
 from tenants.viewers import Viewer
 
 

@@ -15,8 +15,8 @@ from domain import sessions
 from domain.errors import NotFound
 from domain.sessions import SessionView
 from tenants.access import Permission
-from tenants.sessions import Device as DeviceDocument
-from tenants.sessions import Method
+from tenants.signing_in.sessions import Device as DeviceDocument
+from tenants.signing_in.sessions import Method
 from tenants.viewers import MemberId
 
 _SHAPE = "the shape of a payload"

@@ -11,7 +11,6 @@ from api.operation import Operation
 from api.paging import UserError
 from crypto.errors import CofferError
 from domain.errors import BadInput
-from tenants import sessions
 from tenants.errors import (
     ProofRefused,
     SecondFactorRefused,
@@ -21,6 +20,7 @@ from tenants.errors import (
     TooManyAttempts,
     Unauthenticated,
 )
+from tenants.signing_in import sessions
 from tenants.viewers import Credential
 
 _SHAPE = "the shape of a payload"

@@ -20,11 +20,11 @@ from domain import sign_on
 from domain.errors import Refused
 from domain.errors import UserError as Reason
 from domain.sign_on import Entry, Wanted
-from tenants import sign_on as kept
 from tenants.access import Permission, Role
 from tenants.errors import RedirectRefused, SignOnRefused, SignOnUnavailable, SignOnUnknown
-from tenants.sign_on import Roles
-from tenants.sign_on import SignOnProvider as Row
+from tenants.signing_in import sign_on as kept
+from tenants.signing_in.sign_on import Roles
+from tenants.signing_in.sign_on import SignOnProvider as Row
 
 _MANAGE = Permission.SIGN_ON_MANAGE
 _SHAPE = "the shape of a payload"

@@ -23,7 +23,7 @@ from tenants.errors import (
     TokenRefused,
 )
 from tenants.ids import new_id
-from tenants.sign_up import SignUp
+from tenants.signing_in.sign_up import SignUp
 from tenants.tenants import check_slug
 from tenants.viewers import TenantId
 

@@ -15,7 +15,7 @@ from api import jose
 from api.jose import BadToken, VerifyingKey
 from crypto.transit import TransitKeys
 from tenants.errors import TokenRefused
-from tenants.sign_up import SignUp
+from tenants.signing_in.sign_up import SignUp
 from tenants.viewers import TenantId
 
 LIFETIME = 24 * 3600  # seconds

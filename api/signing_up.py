@@ -12,7 +12,7 @@ from api.sign_up_tokens import SignUpTokens
 from mail import Letter, letters
 from tenants.errors import SignUpClosed, SignUpsLimited
 from tenants.origins import Origin
-from tenants.sign_up import SignUp, SignUps
+from tenants.signing_in.sign_up import SignUp, SignUps
 
 # An hour's worth, of letters. Of this process: addresses are nowhere else.
 PER_ADDRESS = Quota("sign-ups of an address", 5, 5 / 3600)

@@ -22,7 +22,7 @@ from jobs.backups.manifests import About, Manifest
 from jobs.backups.stores import Store
 from local.postgres import Postgres, create_roles_and_database, postgres, program
 from migrations.apply import newest, upgrade_async
-from tenants import dumping
+from tenants.backups import dumping
 from tenants.database import Database
 from tenants.viewers import TenantId
 

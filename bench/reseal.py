@@ -29,12 +29,12 @@ from jobs.handling import Handling
 from jobs.rotations.dek import rotate_dek_by
 from settings import Settings
 from telemetry import logs
-from tenants import rotating
 from tenants.jobs import JobId
-from tenants.ledger import Ledger
+from tenants.jobs.ledger import Ledger
+from tenants.keys import rotating
+from tenants.keys.rotating import ROTATE
+from tenants.keys.rotations import Cause, KeyPurpose
 from tenants.provisioning import Provisioning
-from tenants.rotating import ROTATE
-from tenants.rotations import Cause, KeyPurpose
 from tenants.viewers import TenantId
 
 _DEK = KeyPurpose.DEK

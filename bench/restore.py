@@ -42,13 +42,14 @@ from jobs.rotations.dek import rotate_dek_by
 from local.postgres import program
 from migrations.apply import newest
 from telemetry import logs
-from tenants import dumping, loading, rotating
+from tenants.backups import dumping, loading
 from tenants.database import Database
 from tenants.jobs import JobId
-from tenants.ledger import Ledger
+from tenants.jobs.ledger import Ledger
+from tenants.keys import rotating
+from tenants.keys.rotating import ROTATE
+from tenants.keys.rotations import Cause, KeyPurpose
 from tenants.provisioning import Provisioning
-from tenants.rotating import ROTATE
-from tenants.rotations import Cause, KeyPurpose
 from tenants.subjects import Subject
 from tenants.viewers import TenantId
 

@@ -28,11 +28,11 @@ from jobs.rotations.kek import rotate_kek_by
 from jobs.worker import Worker
 from settings import AppRole, Settings
 from telemetry import logs
-from tenants import job_inspections, rotating
-from tenants.jobs import JobState
+from tenants.jobs import JobState, job_inspections
+from tenants.keys import rotating
+from tenants.keys.rotating import ROTATE
+from tenants.keys.rotations import Cause, KeyPurpose
 from tenants.provisioning import Provisioning
-from tenants.rotating import ROTATE
-from tenants.rotations import Cause, KeyPurpose
 from tenants.viewers import TenantId
 
 T = TypeVar("T")

@@ -16,10 +16,10 @@ from domain import backups
 from domain.backups import Depth
 from domain.errors import Refused
 from domain.paging import Window
-from tenants import job_inspections, tenants
+from tenants import tenants
 from tenants.backups import BackupRow
 from tenants.ids import any_local_id
-from tenants.jobs import ENDED, Job, JobId, JobState
+from tenants.jobs import ENDED, Job, JobId, JobState, job_inspections
 from tenants.unit import Unit
 from tenants.viewers import TenantId
 

@@ -21,10 +21,11 @@ from crypto.errors import CofferError, KeyRefused
 from domain.rotations import STUCK_AFTER
 from jobs.backups.stores import Store
 from settings import Settings
-from tenants import catalogue, inspections, proving, tenants
+from tenants import catalogue, inspections, tenants
 from tenants.audit.store import CheckpointStore
 from tenants.database import Database
 from tenants.errors import DatabaseUnavailable, StoreUnavailable
+from tenants.keys import proving
 
 _SKEW_SECONDS = 5
 _STORE_SECONDS = 20.0  # longer than its client tries

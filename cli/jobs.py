@@ -10,9 +10,9 @@ from rich.table import Column, Table
 
 from cli.commands import minute
 from cli.parts import Parts, with_parts
-from tenants import job_acts, job_inspections, tenants
+from tenants import tenants
 from tenants.ids import any_local_id
-from tenants.jobs import Job, JobState
+from tenants.jobs import Job, JobState, job_acts, job_inspections
 from tenants.viewers import TenantId
 
 commands = typer.Typer()

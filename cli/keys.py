@@ -13,10 +13,11 @@ from cli.parts import Parts, with_parts
 from crypto.errors import CofferError
 from domain import key_checks, rotations
 from domain.errors import Refused
-from tenants import inspections, proving, rotating, tenants
+from tenants import inspections, tenants
 from tenants.inspections import DataKey, OpenRotation
-from tenants.proving import Coverage
-from tenants.rotations import Cause, KeyPurpose
+from tenants.keys import proving, rotating
+from tenants.keys.proving import Coverage
+from tenants.keys.rotations import Cause, KeyPurpose
 from tenants.viewers import TenantId
 
 commands = typer.Typer()

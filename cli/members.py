@@ -9,9 +9,10 @@ import typer
 
 from cli.commands import Slug
 from cli.parts import Parts, with_parts
-from tenants import members, second_factors, tenants
+from tenants import members, tenants
 from tenants.access import Role
-from tenants.passwords import Passwords
+from tenants.signing_in import second_factors
+from tenants.signing_in.passwords import Passwords
 from tenants.viewers import MemberId
 
 commands = typer.Typer()

@@ -11,8 +11,8 @@ from cli.parts import Parts, with_parts
 from domain import offboardings
 from settings import SettingsError
 from tenants import tenants
-from tenants.certificates import Signed, canonical
-from tenants.offboardings import Offboarding
+from tenants.erasures.certificates import Signed, canonical
+from tenants.erasures.offboardings import Offboarding
 
 commands = typer.Typer()
 TOKEN = "COFFER_SHREDDER_TOKEN"  # noqa: S105  # the variable's name

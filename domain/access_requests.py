@@ -28,7 +28,7 @@ from domain.reveals import purpose_errors
 from domain.tags import CustomerTag, Tag, TagName
 from tenants.access import Level, Permission, Relation
 from tenants.audit.entries import DISCLOSED, REVEALED, AuditEntry
-from tenants.certificates import moment
+from tenants.erasures.certificates import moment
 from tenants.owned import Place, places
 from tenants.subjects import Subject
 from tenants.unit import GUARD, Unit

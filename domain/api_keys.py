@@ -17,14 +17,15 @@ from domain.errors import Path, Refused, UserError
 from domain.member_acts import DISABLED, ENABLED
 from domain.normalise import Invalid
 from domain.paging import Page, Window, cut, windowed
-from tenants import api_keys, members
+from tenants import members
 from tenants.access import SPECS, Permission, Role
-from tenants.api_keys import ApiKey
 from tenants.events import EventKind
 from tenants.ids import new_id
 from tenants.members import Member, MemberIdentity, MemberRole
 from tenants.rights import Held, held
 from tenants.roles import MemberOwnRole
+from tenants.signing_in import api_keys
+from tenants.signing_in.api_keys import ApiKey
 from tenants.unit import Unit
 from tenants.viewers import MemberId
 

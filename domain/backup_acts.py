@@ -13,12 +13,12 @@ from crypto.keys import SERVING, Purpose
 from domain import backups as asked
 from domain import retention
 from domain.backups import Depth
-from tenants import backups, key_files
+from tenants import backups
 from tenants.backups import BackupKind, BackupRow, BackupState
 from tenants.errors import Conflict
 from tenants.events import EventKind
 from tenants.jobs import Job
-from tenants.keys import DataKeyRow
+from tenants.keys import DataKeyRow, key_files
 from tenants.unit import Unit
 
 MADE = EventKind("backup.made", "Backup", "A backup was made and verified.")

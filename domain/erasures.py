@@ -19,16 +19,16 @@ from domain.customers.rows import Customer
 from domain.errors import NotFound, Refused, UserError
 from domain.paging import Page, Window, cut, windowed
 from domain.reveals import ticket_errors
-from tenants import certificates, freezes, key_files
 from tenants import erasures as ledger
 from tenants.access import Permission
-from tenants.backups import BackupRow
-from tenants.certificates import SIGNER as SIGNER
-from tenants.certificates import Signed
-from tenants.erasures import Erasure, ErasureCause, ErasureCertificate
+from tenants.backups import BackupRow, freezes
+from tenants.erasures import Erasure, ErasureCause, ErasureCertificate, certificates
+from tenants.erasures.certificates import SIGNER as SIGNER
+from tenants.erasures.certificates import Signed
 from tenants.errors import LedgerBroken
 from tenants.events import EventKind
 from tenants.jobs import JobKind, Priority
+from tenants.keys import key_files
 from tenants.members import Member
 from tenants.subjects import Subject
 from tenants.unit import Unit

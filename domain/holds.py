@@ -17,9 +17,10 @@ from domain.customers.rows import Customer
 from domain.errors import Refused, UserError
 from domain.normalise import Blank
 from domain.reveals import ticket_errors
-from tenants import freezes, offboardings
 from tenants.access import Permission, Relation, Sensitivity
+from tenants.backups import freezes
 from tenants.documents import Document, Mask, personal
+from tenants.erasures import offboardings
 from tenants.ids import global_id, new_id
 from tenants.owned import Backup, TenantOwned, clear, sealed
 from tenants.unit import GUARD, Unit

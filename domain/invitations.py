@@ -12,14 +12,15 @@ from crypto.values import Secret
 from domain import granting, normalise, required, roles
 from domain.errors import Refused, UserError
 from domain.granting import Giver
-from tenants import mails, members, one_time_tokens, rights
+from tenants import mails, members, rights
 from tenants.access import SPECS, Permission, Role, RoleSpec
 from tenants.errors import MemberExists, MemberRefused
 from tenants.events import EventKind
 from tenants.mails import Template
 from tenants.members import Member, MemberRole
-from tenants.one_time_tokens import Use
 from tenants.roles import MemberOwnRole
+from tenants.signing_in import one_time_tokens
+from tenants.signing_in.one_time_tokens import Use
 from tenants.subjects import Subject
 from tenants.unit import Unit
 from tenants.viewers import MemberId

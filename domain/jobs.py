@@ -1,4 +1,4 @@
-"""Jobs as people see them: their own, or with JOBS_READ all; what can be done with one is in `tenants.job_acts`."""
+"""Jobs as people see them: their own, or with JOBS_READ all; what one can do is in `tenants.jobs.job_acts`."""
 
 from collections.abc import Collection, Sequence
 from uuid import UUID

@@ -7,8 +7,8 @@ from sqlalchemy import func, select
 
 from crypto.keys import SERVING, Purpose
 from domain import rotations
-from tenants import proving, rewrapping, rotating
-from tenants.rotations import KeyPurpose, Rotation
+from tenants.keys import proving, rewrapping, rotating
+from tenants.keys.rotations import KeyPurpose, Rotation
 from tenants.unit import Unit
 
 _RAISED = "RAISED"

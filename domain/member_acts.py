@@ -12,12 +12,13 @@ from sqlalchemy import delete, insert, update
 
 from domain import governing, granting, roles
 from domain.errors import Refused, UserError
-from tenants import rights, sessions
+from tenants import rights
 from tenants.access import SPECS, Permission, Role, RoleSpec
 from tenants.events import EventKind
 from tenants.members import Member, MemberRole
 from tenants.rights import Held
 from tenants.roles import MemberOwnRole
+from tenants.signing_in import sessions
 from tenants.unit import Unit
 from tenants.viewers import MemberId
 

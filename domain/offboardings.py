@@ -1,6 +1,6 @@
 """Offboarding: a tenant leaves. Two people want it, it is frozen, time passes, and an operator destroys its key.
 
-What the operator does is in `tenants.shredding`; until then everything can be called off.
+What the operator does is in `tenants.erasures.shredding`; until then everything can be called off.
 """
 
 from datetime import timedelta
@@ -10,9 +10,9 @@ from sqlalchemy import select, update
 
 from domain import holds, step_ups
 from domain.errors import Refused, UserError
+from tenants.erasures.offboardings import Offboarding, OffboardingState
 from tenants.events import EventKind
 from tenants.ids import new_id
-from tenants.offboardings import Offboarding, OffboardingState
 from tenants.rights import has_other_owner
 from tenants.tenants import tenants
 from tenants.unit import Unit

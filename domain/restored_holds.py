@@ -12,7 +12,7 @@ from domain.customers.fields import FIELDS
 from domain.customers.rows import Customer, CustomerToken
 from domain.holds import LegalHold
 from domain.tags import CustomerTag, Tag
-from tenants.loading import Row, Target
+from tenants.backups.loading import Row, Target
 from tenants.unit import Unit
 
 _UNIQUE = frozenset(known.index.name for known in FIELDS.values() if known.index is not None and known.index.is_unique)

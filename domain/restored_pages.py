@@ -1,6 +1,6 @@
 """A backup's rows opened, sealed anew and indexed, a page at a time, and how they are put in place.
 
-Nothing here knows a store: `jobs/restoring` reads backups and decides when; `tenants.loading` writes the rows.
+Nothing here knows a store: `jobs/restoring` reads backups and decides when; `tenants.backups.loading` writes the rows.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,9 +21,9 @@ from domain.customers.rows import Customer, CustomerToken
 from domain.customers.tokens import tokens_of
 from domain.restored_holds import Kept
 from domain.tags import Tag
-from tenants import loading
+from tenants.backups import loading
+from tenants.backups.loading import Loaded, Row, Target
 from tenants.errors import Unrestorable
-from tenants.loading import Loaded, Row, Target
 from tenants.owned import Backup, Place
 from tenants.unit import Opening, Unit
 

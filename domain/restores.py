@@ -7,9 +7,9 @@ from uuid import UUID
 from domain import backups as asked
 from domain import step_ups
 from domain.errors import Forbidden, Refused, UserError
-from tenants import backups, freezes
+from tenants import backups
 from tenants.access import Permission, Role
-from tenants.backups import BackupKind, BackupState
+from tenants.backups import BackupKind, BackupState, freezes
 from tenants.events import EventKind
 from tenants.jobs import JobId, JobKind, NoArguments, Priority
 from tenants.unit import Unit

@@ -1,6 +1,6 @@
 """Rotations as people see them, the keys they turn over, and which key is due by its age or its use.
 
-How far a rotation is, and what it has left, is in `tenants.rotating` and in jobs/rotations.
+How far a rotation is, and what it has left, is in `tenants.keys.rotating` and in jobs/rotations.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -17,13 +17,12 @@ from domain import step_ups, usage
 from domain.errors import CoverageTooLarge, Refused, UserError
 from domain.indexes import INDEXES
 from domain.paging import Page, Window, cut, windowed
-from tenants import proving, rotating, token_tables
 from tenants.audit.entries import AuditEntry
 from tenants.audit.tables import AuditHead, AuditLink
 from tenants.jobs import JobKind, NoArguments, Priority
-from tenants.keys import DataKeyRow
-from tenants.proving import Coverage
-from tenants.rotations import Cause, KeyPurpose, Rotation
+from tenants.keys import DataKeyRow, proving, rotating, token_tables
+from tenants.keys.proving import Coverage
+from tenants.keys.rotations import Cause, KeyPurpose, Rotation
 from tenants.unit import Unit
 
 # How old a key gets before the night's work turns it over.

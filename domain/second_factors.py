@@ -4,9 +4,10 @@ from uuid import UUID
 
 from domain import governing, granting, step_ups
 from domain.errors import Forbidden, NotFound, Refused, UserError
-from tenants import member_passwords, members, rights, second_factors
+from tenants import members, rights
 from tenants.access import Permission
 from tenants.errors import PasswordMissing
+from tenants.signing_in import member_passwords, second_factors
 from tenants.unit import Unit
 from tenants.viewers import MemberId
 

@@ -11,11 +11,11 @@ from crypto.keyring import SealedCell
 from domain import governing, granting
 from domain.errors import Forbidden, NotFound
 from domain.paging import Page, Window, cut, windowed
-from tenants import sessions
 from tenants.access import Level, Permission, Relation
 from tenants.owned import places
 from tenants.rights import held
-from tenants.sessions import NO_DEVICE, Device, Session, Why
+from tenants.signing_in import sessions
+from tenants.signing_in.sessions import NO_DEVICE, Device, Session, Why
 from tenants.subjects import Subject
 from tenants.unit import GUARD, Unit
 from tenants.viewers import MemberId

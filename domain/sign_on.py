@@ -11,12 +11,12 @@ from sqlalchemy import delete
 from crypto.values import Secret
 from domain import granting, roles
 from domain.errors import Path, Refused, UserError
-from tenants import issuers, sign_on, vouching
 from tenants.access import SPECS, Permission, RoleSpec
 from tenants.errors import IssuerTaken
 from tenants.events import EventKind
 from tenants.ids import new_id
-from tenants.sign_on import ClientSecret, Roles, SignOnProvider
+from tenants.signing_in import issuers, sign_on, vouching
+from tenants.signing_in.sign_on import ClientSecret, Roles, SignOnProvider
 from tenants.unit import Unit
 
 MOST_PROVIDERS, _MOST_ENTRIES, _MOST_SCOPES = 5, 200, 20

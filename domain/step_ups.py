@@ -1,7 +1,7 @@
 """Step-ups: what takes a proof of the last five minutes that it is still the member who sits there."""
 
 from domain.errors import Refused, UserError
-from tenants import proofs, sessions
+from tenants.signing_in import proofs, sessions
 from tenants.unit import Unit
 
 

@@ -10,14 +10,14 @@ from domain import outcomes
 from domain.imports import ImportRow
 from domain.outcomes import Outcome
 from tenants import events, webhooks
-from tenants.attempts import SignInAttempt
 from tenants.audit.entries import DisclosureCounter
 from tenants.events import Event
 from tenants.jobs import Job, JobKind, NoArguments, Priority
-from tenants.one_time_tokens import OneTimeToken
 from tenants.owned import TenantOwned
-from tenants.sessions import Session
-from tenants.sign_on import SignOnRequest
+from tenants.signing_in.attempts import SignInAttempt
+from tenants.signing_in.one_time_tokens import OneTimeToken
+from tenants.signing_in.sessions import Session
+from tenants.signing_in.sign_on import SignOnRequest
 from tenants.unit import Unit
 from tenants.usage import UsageHour, UsageSize
 from tenants.webhooks import WebhookDelivery, WebhookEndpoint, WebhookSecret

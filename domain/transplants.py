@@ -14,9 +14,10 @@ from sqlalchemy import func, select
 from crypto.envelopes import Cell
 from domain.customers.rows import Customer
 from domain.restored_pages import Opened, Page, Source, count_of, tokens_of_page
-from tenants import loading, members
+from tenants import members
+from tenants.backups import loading
+from tenants.backups.loading import Row
 from tenants.errors import Unrestorable
-from tenants.loading import Row
 from tenants.members import Member
 from tenants.subjects import fresh_secret
 from tenants.unit import Unit

@@ -20,9 +20,8 @@ from jobs.backups.manifests import About, Manifest
 from jobs.checking_backups import check
 from jobs.depots import Depot, Pace
 from jobs.handling import Handler, Run
-from tenants import dumping
-from tenants.backups import BackupKind
-from tenants.dumping import Dump
+from tenants.backups import BackupKind, dumping
+from tenants.backups.dumping import Dump
 from tenants.errors import BackupsUnavailable
 from tenants.ids import new_id
 from tenants.jobs import NoArguments

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from tenants.errors import Conflict, DatabaseUnavailable, LeaseLost
-from tenants.ledger import Lease, Ledger
+from tenants.jobs.ledger import Lease, Ledger
 
 BEATS = 3  # per lease
 

@@ -7,7 +7,7 @@ from domain import erasures
 from domain.erasures import Wanted
 from jobs.handling import Handler, Run
 from jobs.key_files.files import KeyFiles
-from tenants import certificates
+from tenants.erasures import certificates
 
 _AT_ONCE = 20
 

@@ -31,11 +31,11 @@ from jobs.rotations.turning import turn_keys
 from jobs.tidying import tidy
 from mail import Post
 from tenants.jobs import KINDS, JobKind
-from tenants.key_files import PUBLISH_KEY_FILE
+from tenants.keys.key_files import PUBLISH_KEY_FILE
+from tenants.keys.rotating import ROTATE
+from tenants.keys.rotations import KeyPurpose
 from tenants.mails import SEND_MAIL
 from tenants.provisioning import PROVISION, Provisioning
-from tenants.rotating import ROTATE
-from tenants.rotations import KeyPurpose
 from tenants.units import Units
 
 

@@ -21,10 +21,9 @@ from jobs.telling import Telling
 from jobs.turns import TURN, Turn
 from telemetry.logs import chain, places, told
 from telemetry.traces import note, span, traceparent
-from tenants import ledger
 from tenants.errors import Conflict, DatabaseUnavailable, LeaseLost, TenantSuspended
-from tenants.jobs import JobId, JobKind, JobState, Wish
-from tenants.ledger import Lease, Ledger
+from tenants.jobs import JobId, JobKind, JobState, Wish, ledger
+from tenants.jobs.ledger import Lease, Ledger
 from tenants.origins import Origin
 from tenants.unit import Unit
 from tenants.units import Units

@@ -14,7 +14,7 @@ import structlog
 from crypto.errors import CofferError
 from jobs.handling import Handling
 from tenants.jobs import JobId
-from tenants.ledger import Lease, Ledger
+from tenants.jobs.ledger import Lease, Ledger
 from tenants.viewers import TenantId
 
 _PATIENCE = 60.0  # seconds that a message waits for a hand; brokers take back what is held for very long

@@ -8,7 +8,7 @@ from tenants import tenants
 from tenants.database import Database
 from tenants.errors import TenantNotReady
 from tenants.jobs import NoArguments
-from tenants.ledger import Ledger
+from tenants.jobs.ledger import Ledger
 from tenants.provisioning import PROVISION, Provisioning
 from tenants.tenants import Tenant
 from tenants.units import Units

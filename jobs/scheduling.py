@@ -5,10 +5,9 @@ from typing import Any
 
 import structlog
 
-from tenants import schedules
 from tenants.database import Database
 from tenants.errors import ScheduleRefused
-from tenants.jobs import KINDS, JobId, JobKind, NoArguments
+from tenants.jobs import KINDS, JobId, JobKind, NoArguments, schedules
 from tenants.viewers import TenantId
 
 _log = structlog.get_logger()

@@ -9,9 +9,10 @@ from crypto.shredding import Shredder
 from crypto.transit import TransitKeys
 from jobs.backups.errors import StoreAway
 from jobs.backups.stores import Store
-from tenants import certificates, shredding, tenants
-from tenants.certificates import Signed
+from tenants import tenants
 from tenants.database import Database
+from tenants.erasures import certificates, shredding
+from tenants.erasures.certificates import Signed
 from tenants.tenants import Tenant
 from tenants.viewers import TenantId
 

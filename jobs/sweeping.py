@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection
 
-from tenants.ledger import Ledger
+from tenants.jobs.ledger import Ledger
 
 MOST = 100  # jobs looked at in one round
 

@@ -8,7 +8,7 @@ import structlog
 
 from telemetry.metrics import Metrics
 from telemetry.traces import Journey, Tracing
-from tenants.ledger import Lease
+from tenants.jobs.ledger import Lease
 
 _log = structlog.get_logger()
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Collection
 
 from crypto.errors import CofferError
-from tenants.ledger import Lease, Ledger
+from tenants.jobs.ledger import Lease, Ledger
 
 TURN = 5.0  # seconds; after that a job keeps its hand only while nobody fairer waits
 _LOOK = 1.0  # seconds between two looks at who waits

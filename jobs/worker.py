@@ -45,18 +45,19 @@ from migrations.apply import newest
 from settings import AppRole, Settings
 from telemetry.metrics import Metrics
 from telemetry.traces import Tracing
-from tenants import backup_inspections, catalogue, freezes, job_inspections
+from tenants import catalogue
 from tenants.audit.chains import AuditChains
 from tenants.audit.store import CheckpointStore
+from tenants.backups import backup_inspections, freezes
 from tenants.budgets import Budgets
 from tenants.database import Database
-from tenants.jobs import JobId, JobKind, NoArguments
-from tenants.key_files import PUBLISH_KEY_FILE
-from tenants.ledger import LEASE, Ledger
+from tenants.jobs import JobId, JobKind, NoArguments, job_inspections
+from tenants.jobs.ledger import LEASE, Ledger
+from tenants.keys.key_files import PUBLISH_KEY_FILE
+from tenants.keys.rotating import ROTATE
+from tenants.keys.rotations import KeyPurpose
 from tenants.provisioning import PROVISION, Provisioning
 from tenants.recorder import Recorder
-from tenants.rotating import ROTATE
-from tenants.rotations import KeyPurpose
 from tenants.units import Units
 from tenants.viewers import TenantId
 

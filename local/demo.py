@@ -35,9 +35,9 @@ from local.postgres import Postgres, create_roles_and_database, postgres
 from migrations.apply import upgrade
 from settings import AppRole, Mode, Settings
 from telemetry import logs
-from tenants import job_acts, members
+from tenants import members
 from tenants.access import Role
-from tenants.jobs import ENDED, JobId, JobState
+from tenants.jobs import ENDED, JobId, JobState, job_acts
 from tenants.provisioning import Provisioning
 from tenants.unit import Unit
 from tenants.units import Units

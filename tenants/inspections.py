@@ -16,7 +16,7 @@ from crypto.transit import wrapped_version
 from tenants.database import SCOPE, Database, Read
 from tenants.jobs import Job
 from tenants.keys import DataKeyRow
-from tenants.rotations import Rotation
+from tenants.keys.rotations import Rotation
 from tenants.viewers import TenantId
 
 # clock_timestamp moves within a transaction, now() does not; no rows in pg_stat_ssl means a unix socket

@@ -10,11 +10,12 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from tenants import members, one_time_tokens
+from tenants import members
 from tenants.access import Role
 from tenants.jobs import JobId, JobKind, Priority
 from tenants.members import Member, MemberRole
-from tenants.one_time_tokens import LIFETIMES, Use
+from tenants.signing_in import one_time_tokens
+from tenants.signing_in.one_time_tokens import LIFETIMES, Use
 from tenants.unit import Unit
 from tenants.viewers import MemberId
 

@@ -9,13 +9,14 @@ from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from crypto.keyring import SealedCell
-from tenants import links, members
+from tenants import members
 from tenants.errors import MemberRefused
+from tenants.keys.token_tables import TokenTable
 from tenants.members import Member, MemberToken
 from tenants.owned import places
-from tenants.sign_on import LinkedIdentity, MemberLink
+from tenants.signing_in import links
+from tenants.signing_in.sign_on import LinkedIdentity, MemberLink
 from tenants.subjects import Subject
-from tenants.token_tables import TokenTable
 from tenants.unit import Unit
 from tenants.viewers import MemberId
 

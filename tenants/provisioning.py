@@ -11,10 +11,10 @@ from sqlalchemy.dialects.postgresql import insert
 
 from crypto.keys import KeyState, Purpose
 from crypto.transit import TransitKeys
-from tenants import new_keys, tenants
+from tenants import tenants
 from tenants.database import SCOPE, Database
 from tenants.jobs import Job, JobId, JobKind, JobState, NoArguments, Priority
-from tenants.keys import DataKeyRow
+from tenants.keys import DataKeyRow, new_keys
 from tenants.subjects import Subject, fresh_secret
 from tenants.tenants import Tenant
 from tenants.viewers import TenantId

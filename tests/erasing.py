@@ -13,12 +13,12 @@ from jobs.backups.stores import Store
 from jobs.erasures import finish_erasure_by
 from jobs.handling import Handling
 from jobs.key_files.files import KeyFiles
-from tenants import sessions
 from tenants.access import Role
 from tenants.ids import any_local_id
 from tenants.jobs import JobId
-from tenants.ledger import Ledger
-from tenants.sessions import Method
+from tenants.jobs.ledger import Ledger
+from tenants.signing_in import sessions
+from tenants.signing_in.sessions import Method
 from tenants.tenants import Tenant
 from tenants.viewers import Credential
 from tests.house import House

@@ -19,7 +19,7 @@ from jobs.mails import send_by
 from mail import Post
 from tenants.database import Database
 from tenants.jobs import JobId
-from tenants.ledger import Ledger
+from tenants.jobs.ledger import Ledger
 from tenants.mails import SEND_MAIL
 from tenants.viewers import TenantId
 from tests.house import House

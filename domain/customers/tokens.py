@@ -12,9 +12,9 @@ from domain.customers.changing import Documents
 from domain.customers.fields import COLUMN_OF, DOCUMENTS, FIELDS
 from domain.customers.rows import Customer, CustomerToken
 from tenants.documents import BlindIndex, Document
+from tenants.keys.token_tables import TokenTable
 from tenants.owned import places
 from tenants.subjects import Subject
-from tenants.token_tables import TokenTable
 from tenants.unit import Unit
 
 _PLACES = places(Customer)

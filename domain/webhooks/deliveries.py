@@ -11,11 +11,18 @@ from sqlalchemy import BigInteger, ColumnElement, exists, func, literal_column, 
 from domain.errors import Refused, UserError
 from domain.paging import Page, Window, cut, windowed
 from domain.webhooks import endpoints
-from tenants import webhook_relay
 from tenants.events import KINDS, Event
 from tenants.ids import new_id
 from tenants.unit import Unit
-from tenants.webhooks import TESTED, DeliveryState, EndpointState, WebhookAttempt, WebhookDelivery, WebhookEndpoint
+from tenants.webhooks import (
+    TESTED,
+    DeliveryState,
+    EndpointState,
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
+    relaying,
+)
 
 MOST_REPLAYED = 10_000
 HEALTH = timedelta(hours=24)
@@ -129,7 +136,7 @@ async def replay(unit: Unit, endpoint: UUID, since: datetime, until: datetime, t
     if until <= since:
         raise Refused([UserError("INVALID", ("until",), "until must be later than since.")])
     view = await _refuse_disabled(unit, endpoint)
-    names = [name for name in KINDS if webhook_relay.wants(view.types, name) and webhook_relay.wants(types, name)]
+    names = [name for name in KINDS if relaying.wants(view.types, name) and relaying.wants(types, name)]
     mine = (Event.tenant_id == unit.tenant.id, Event.at >= since, Event.at < until, Event.type.in_(names))
     asked = select(Event.id).where(*mine).order_by(Event.xid, Event.id).limit(MOST_REPLAYED + 1)
     wanted = [row.id for row in await unit.rows(asked)]
@@ -138,7 +145,7 @@ async def replay(unit: Unit, endpoint: UUID, since: datetime, until: datetime, t
             [UserError("TOO_MANY", ("since",), f"{MOST_REPLAYED} events are the most; take a shorter range.")]
         )
     await _again(unit, [WebhookDelivery.endpoint_id == endpoint, WebhookDelivery.event_id.in_(wanted)])
-    await webhook_relay.add_in(unit, [(endpoint, event) for event in wanted])
+    await relaying.add_in(unit, [(endpoint, event) for event in wanted])
     said = {"count": len(wanted)}
     unit.audit("webhook.replayed", subject_type="WebhookEndpoint", subjects=[endpoint], details=said)
     return len(wanted)

@@ -22,7 +22,6 @@ from domain.webhooks.endpoint_views import get_many as get_many
 from domain.webhooks.endpoint_views import lock
 from domain.webhooks.endpoint_views import page as page
 from domain.webhooks.endpoint_views import url_of as url_of
-from tenants import webhook_relay
 from tenants.access import Permission, Role
 from tenants.events import KINDS
 from tenants.ids import new_id
@@ -40,6 +39,7 @@ from tenants.webhooks import (
     EndpointState,
     Payload,
     WebhookEndpoint,
+    relaying,
 )
 
 MOST_ENDPOINTS = 50
@@ -75,7 +75,7 @@ async def create(unit: Unit, wanted: Wanted) -> tuple[EndpointView, SigningSecre
     await api_keys.refuse_beyond(unit, giver, built_in, own, ("roles",))
     if await count(unit) >= MOST_ENDPOINTS:
         raise Refused([UserError("TOO_MANY", (), f"A tenant has at most {MOST_ENDPOINTS} endpoints.")])
-    await webhook_relay.begin(unit)
+    await relaying.begin(unit)
     await unit.load_subjects([unit.tenant.id])
     row = WebhookEndpoint(
         tenant_id=unit.tenant.id,
@@ -85,7 +85,7 @@ async def create(unit: Unit, wanted: Wanted) -> tuple[EndpointView, SigningSecre
         payload=(wanted.payload or Payload.THIN).value,
         types=sorted(set(wanted.types or ())),
         state=EndpointState.ACTIVE.value,
-        begun=webhook_relay.NOW,
+        begun=relaying.NOW,
         created_at=unit.now,
         updated_at=unit.now,
         version=1,
@@ -135,9 +135,9 @@ async def enable(unit: Unit, endpoint: UUID) -> EndpointView:
     if row.state == EndpointState.DISABLED.value:
         if not await secrets.valid(unit, endpoint):
             raise Refused([UserError("SECRET_NEEDED", ("id",), "It has no secret; rotateWebhookSecret makes one.")])
-        await webhook_relay.begin(unit)
+        await relaying.begin(unit)
         row.state, row.disabled_why, row.failing_since = EndpointState.ACTIVE.value, None, None
-        row.not_before, row.begun = None, webhook_relay.NOW
+        row.not_before, row.begun = None, relaying.NOW
         await unit.flush()
         revived = (Member.tenant_id == unit.tenant.id, Member.id == row.member_id, Member.status == "DISABLED")
         await unit.run(update(Member).where(*revived).values(status="ACTIVE"))

@@ -16,8 +16,8 @@ from tenants.audit.entries import Entry
 from tenants.unit import Unit
 from tenants.units import Units
 from tenants.viewers import MemberId, TenantId
-from tenants.webhook_ledger import Claimed
 from tenants.webhooks import EndpointState, Payload, WebhookEndpoint
+from tenants.webhooks.ledger import Claimed
 
 # What opening and reading a document may raise for good; what may work in a moment is not among them.
 _UNREADABLE = (CannotOpen, LookupError, TypeError, ValueError)

@@ -21,9 +21,10 @@ from jobs.key_files.errors import KeyFileRefused, KeyFileUnknown, NotForBackups,
 from jobs.key_files.reading import KeyFile
 from jobs.key_files.statements import SIGNER, Signed
 from jobs.key_files.trusting import Found
-from tenants import backups, key_files
+from tenants import backups
 from tenants.errors import Conflict
-from tenants.key_files import Known
+from tenants.keys import key_files
+from tenants.keys.key_files import Known
 from tenants.unit import Unit
 from tenants.units import Units
 from tenants.viewers import TenantId

@@ -2,8 +2,8 @@
 
 from jobs.handling import Handler, Run
 from jobs.key_files.files import KeyFiles
-from tenants import key_files as rows
 from tenants.jobs import NoArguments
+from tenants.keys import key_files as rows
 
 
 def publish_key_file_by(key_files: KeyFiles | None) -> Handler:

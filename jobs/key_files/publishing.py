@@ -12,10 +12,10 @@ from jobs.backups.threads import in_thread
 from jobs.key_files import finding
 from jobs.key_files.contexts import file_key_context
 from jobs.key_files.statements import SIGNER, FileKey, Signed, Statement, in_order
-from tenants import key_files
 from tenants.errors import Conflict
 from tenants.ids import new_id
-from tenants.key_files import Contents
+from tenants.keys import key_files
+from tenants.keys.key_files import Contents
 from tenants.unit import Unit
 
 

@@ -14,11 +14,12 @@ from jobs.backups.manifests import SIGNER, Expected, Manifest
 from jobs.key_files.errors import KeyFileRefused, KeyFileUnknown, Refusal
 from jobs.key_files.files import KeyFiles
 from jobs.key_files.reading import KeyFile
-from tenants import erasures, recovered_keys, recovering
+from tenants import erasures
 from tenants.backups import BackupState, LiveBackup
 from tenants.database import Database
-from tenants.recovered_keys import Settled
-from tenants.recovering import Ended, Past
+from tenants.keys import recovered_keys, recovering
+from tenants.keys.recovered_keys import Settled
+from tenants.keys.recovering import Ended, Past
 from tenants.units import Units
 from tenants.viewers import TenantId
 

@@ -11,7 +11,7 @@ from jobs.key_files import finding
 from jobs.key_files.errors import KeyFileRefused, KeyFileUnknown, Refusal
 from jobs.key_files.finding import Listed, Proven
 from jobs.key_files.reading import KeyFile
-from tenants.key_files import Known
+from tenants.keys.key_files import Known
 
 PublicKeys = Mapping[int, bytes]
 

@@ -13,8 +13,9 @@ from jobs.restoring.dumps import Dump
 from jobs.restoring.pipelines import made
 from jobs.restoring.replacing import Counts, Progress, is_data
 from jobs.restoring.seen import Tokens, Uniques
-from tenants import erasures, loading
-from tenants.loading import Row, Target
+from tenants import erasures
+from tenants.backups import loading
+from tenants.backups.loading import Row, Target
 from tenants.unit import Unit
 
 

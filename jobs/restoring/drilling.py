@@ -18,9 +18,9 @@ from jobs.restoring.pipelines import made
 from jobs.restoring.replacing import Counts, Progress
 from jobs.restoring.seen import Known, Tokens, Uniques
 from jobs.restoring.sources import prove
+from tenants.backups.loading import Row, Target
 from tenants.errors import BackupsUnavailable
 from tenants.jobs import NoArguments
-from tenants.loading import Row, Target
 from tenants.unit import Unit
 from tenants.units import Units
 

@@ -1,4 +1,4 @@
-"""A dump read again, as `tenants.dumping` describes it: its head, then its rows by page, then its counts."""
+"""A dump read again, as `tenants.backups.dumping` describes it: its head, then its rows by page, then its counts."""
 
 from collections.abc import AsyncGenerator, Iterator
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import orjson
 
 from jobs.backups.errors import BackupBroken
-from tenants import loading
-from tenants.dumping import END, HEAD
-from tenants.loading import Row, Target
+from tenants.backups import loading
+from tenants.backups.dumping import END, HEAD
+from tenants.backups.loading import Row, Target
 
 PAGE = 1_000  # rows that are opened together
 _PLAIN_PAGE = 5_000  # of a table that holds nothing sealed

@@ -18,7 +18,8 @@ from jobs.restoring.errors import HoldsWouldGo
 from jobs.restoring.replacing import Counts
 from jobs.restoring.sources import Proven, prove
 from migrations.apply import newest
-from tenants import backups, loading
+from tenants import backups
+from tenants.backups import loading
 from tenants.database import Database
 from tenants.jobs import Schedule
 from tenants.units import Units

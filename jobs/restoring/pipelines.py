@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from jobs.backups.threads import in_thread
 from jobs.restoring.dumps import Dump
-from tenants.loading import Row, Target
+from tenants.backups.loading import Row, Target
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from jobs.restoring.dumps import Dump
 from jobs.restoring.pipelines import made
 from jobs.restoring.seen import clashing, refuse
 from tenants import erasures
-from tenants.loading import Row, Standing, Target
+from tenants.backups.loading import Row, Standing, Target
 from tenants.owned import Backup
 from tenants.unit import Unit
 

@@ -21,8 +21,7 @@ from jobs.restoring.comparing import check, compare
 from jobs.restoring.errors import SafetyImpossible
 from jobs.restoring.replacing import Counts, Progress, replace_data
 from jobs.restoring.sources import Proven, prove
-from tenants import freezes, loading
-from tenants.backups import BackupKind
+from tenants.backups import BackupKind, freezes, loading
 from tenants.errors import BackupsUnavailable
 from tenants.units import Units
 

@@ -11,8 +11,8 @@ from domain import restored_holds, restored_pages
 from domain.restored_holds import Taken
 from domain.restored_pages import Opened
 from jobs.restoring.errors import BackupHasDuplicates, HeldClash
+from tenants.backups.loading import Reference, Row, Target
 from tenants.errors import Unrestorable
-from tenants.loading import Reference, Row, Target
 
 Tokens = Sequence[Mapping[str, Any]]
 

@@ -18,8 +18,9 @@ from jobs.key_files.reading import KeyFile
 from jobs.restoring.dumps import Dump
 from jobs.restoring.errors import SourceRefused
 from jobs.restoring.secrets import Secrets
-from tenants import backups, erasures, key_files
+from tenants import backups, erasures
 from tenants.backups import BackupRow, BackupState
+from tenants.keys import key_files
 from tenants.units import Units
 from tenants.viewers import TenantId
 

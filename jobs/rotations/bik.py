@@ -14,10 +14,10 @@ from crypto.transit import TransitKeys
 from domain.indexes import INDEXES
 from jobs.handling import Handler, Run, Step
 from jobs.throttle import throttle_of
-from tenants import index_keys, new_keys, rotating, token_tables
 from tenants.errors import IndexDrifts, RotationUnavailable
-from tenants.rotating import BEGUN, SIGNED_BY, RotationArguments, proof_message
-from tenants.token_tables import TokenTable
+from tenants.keys import index_keys, new_keys, rotating, token_tables
+from tenants.keys.rotating import BEGUN, SIGNED_BY, RotationArguments, proof_message
+from tenants.keys.token_tables import TokenTable
 from tenants.unit import Unit
 
 FILLED_AT_ONCE = 200  # owners of tokens: their rows are locked meanwhile

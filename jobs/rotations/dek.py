@@ -3,8 +3,8 @@
 States: COMMITTED (the new key is kept), FENCED (it is in force: whoever sealed by the old one has ended), RESEALING,
 DRAINED (no declared column holds anything older), PROVEN (no column at all does), RETIRED (no keyring holds the old
 key). Here the rotation ends; the old key is destroyed later, when no backup and no key file needs it any more, by
-`tenants.data_keys.destroy_unneeded`. Cut off anywhere, the job goes on by the rotation's state, and inside RESEALING by
-its cursor.
+`tenants.keys.data_keys.destroy_unneeded`. Cut off anywhere, the job goes on by the rotation's state, and inside
+RESEALING by its cursor.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ from crypto.keys import KeyState, Purpose
 from crypto.transit import TransitKeys
 from jobs.handling import Handler, Run, Step
 from jobs.throttle import throttle_of
-from tenants import data_keys, new_keys, proving, resealing, rotating
 from tenants.errors import Conflict, RotationRefused, RotationStopped, RotationUnavailable, RotationWaits
-from tenants.rotating import BEGUN, SIGNED_BY, RotationArguments, proof_message
+from tenants.keys import data_keys, new_keys, proving, resealing, rotating
+from tenants.keys.rotating import BEGUN, SIGNED_BY, RotationArguments, proof_message
 from tenants.unit import Unit
 
 PAGE = 1_000  # rows

@@ -14,11 +14,11 @@ from crypto.keys import WrappedKey, wrapping_context
 from crypto.transit import TransitKeys, wrapped_version
 from jobs.handling import Handler, Run
 from jobs.throttle import throttle_of
-from tenants import rewrapping, rotating
 from tenants.errors import RewrapRefused, RotationUnavailable, RotationWaits
-from tenants.rewrapping import Counts
-from tenants.rotating import RotationArguments
-from tenants.rotations import Rotation
+from tenants.keys import rewrapping, rotating
+from tenants.keys.rewrapping import Counts
+from tenants.keys.rotating import RotationArguments
+from tenants.keys.rotations import Rotation
 from tenants.viewers import TenantId
 
 # Between VERIFIED and RAISED: whatever had a key under the old version in its hands by then, has used or stored it.

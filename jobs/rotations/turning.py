@@ -2,8 +2,8 @@
 
 from domain import rotations
 from jobs.handling import Run
-from tenants import data_keys, index_keys
 from tenants.jobs import NoArguments
+from tenants.keys import data_keys, index_keys
 
 
 async def turn_keys(run: Run[NoArguments]) -> None:

@@ -18,12 +18,12 @@ from egress import Egress
 from jobs.webhooks.sending import Sender
 from jobs.webhooks.settling import Settling
 from jobs.webhooks.stopping import Stopping
-from tenants import webhook_relay
 from tenants.database import Database
 from tenants.recorder import Recorder
 from tenants.units import Units
 from tenants.viewers import TenantId
-from tenants.webhook_ledger import LEASE, WebhookLedger
+from tenants.webhooks import relaying
+from tenants.webhooks.ledger import LEASE, WebhookLedger
 
 POLL = 1.0  # seconds
 _BEHIND = 0.02  # seconds until the next look, where an older transaction is still on its way
@@ -82,9 +82,9 @@ class Webhooks:
     async def relay(self) -> bool:
         """Make deliveries of what has committed; whether something is there that can't be taken yet."""
         if self._since is None:
-            self._since = (await webhook_relay.newcomers(self._platform, _NONE)).horizon
-            self._owed.update(await webhook_relay.everybody(self._platform))
-        found = await webhook_relay.newcomers(self._platform, self._since)
+            self._since = (await relaying.newcomers(self._platform, _NONE)).horizon
+            self._owed.update(await relaying.everybody(self._platform))
+        found = await relaying.newcomers(self._platform, self._since)
         self._since = found.horizon
         self._owed.update(found.tenants)
         full = await asyncio.gather(*(self._relay(tenant) for tenant in list(self._owed)))
@@ -100,7 +100,7 @@ class Webhooks:
         """One page, so that nobody's backlog holds up others; whether there is more. What fails or is left is owed."""
         try:
             async with self._relaying:
-                relayed = await webhook_relay.relay(self._app, tenant, self._clock())
+                relayed = await relaying.relay(self._app, tenant, self._clock())
         except CofferError as error:
             _log.warning("relaying waits", tenant=str(tenant), error=error.code)
             return False

@@ -6,8 +6,8 @@ from uuid import UUID
 
 from jobs.webhooks.schedules import next_try
 from tenants.events import KINDS
-from tenants.webhook_ledger import Claimed, Outcome
 from tenants.webhooks import DeliveryState
+from tenants.webhooks.ledger import Claimed, Outcome
 
 MOST_LOST = 3  # leases in a row; a worker may be killed for many reasons
 PUT_OFF_LONG = timedelta(minutes=1)

@@ -30,8 +30,8 @@ from tenants.errors import TenantFrozen, TenantNotReady, TenantSuspended, Unauth
 from tenants.recorder import Recorder
 from tenants.units import Units
 from tenants.viewers import TenantId
-from tenants.webhook_ledger import Attempt, Claimed, Outcome, WebhookLedger
 from tenants.webhooks import DeliveryState, DisabledWhy
+from tenants.webhooks.ledger import Attempt, Claimed, Outcome, WebhookLedger
 
 PER_ENDPOINT = 8  # requests on their way at once
 AT_ONCE = 512  # of all endpoints of a process

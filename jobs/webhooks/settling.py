@@ -15,7 +15,7 @@ from crypto.errors import CofferError
 from jobs.webhooks.schedules import PATIENCE
 from tenants.errors import Conflict
 from tenants.viewers import TenantId
-from tenants.webhook_ledger import Outcome, WebhookLedger
+from tenants.webhooks.ledger import Outcome, WebhookLedger
 
 _TRIES, _PAUSE = 3, 0.1  # seconds
 GiveUp = Callable[[TenantId, UUID], Awaitable[None]]

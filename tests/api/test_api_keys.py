@@ -10,10 +10,10 @@ import pytest
 
 from api.identity import Identities
 from api.paging import global_id
-from tenants import api_keys
 from tenants.access import Role
 from tenants.errors import Unauthenticated
-from tenants.live_keys import LiveKeys
+from tenants.signing_in import api_keys
+from tenants.signing_in.live_keys import LiveKeys
 from tenants.viewers import Credential
 from tests.api.test_websocket import Stage, serving
 from tests.house import House

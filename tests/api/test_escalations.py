@@ -8,9 +8,10 @@ import pytest
 
 from api.paging import global_id
 from domain import invitations
-from tenants import rights, sessions
+from tenants import rights
 from tenants.access import BUILT_IN, Grants, Level, Permission, Role, RoleSpec, Scope, Sensitivity
-from tenants.sessions import Method
+from tenants.signing_in import sessions
+from tenants.signing_in.sessions import Method
 from tenants.viewers import Credential
 from tests.api.staff import CREATE, DISABLE, ENABLE, SERVICE, SET, UPDATE, ask, done, held, id_of, join, refused
 from tests.api.test_invitations import INVITE, accept, invited, link_of

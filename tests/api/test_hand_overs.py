@@ -14,7 +14,7 @@ from jobs.handling import Handling
 from tenants.access import Grants, Level, Permission, Role, RoleSpec, Scope, Sensitivity
 from tenants.ids import any_local_id
 from tenants.jobs import JobId
-from tenants.ledger import Ledger
+from tenants.jobs.ledger import Ledger
 from tenants.viewers import Credential
 from tests.house import House
 

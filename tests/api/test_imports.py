@@ -15,7 +15,7 @@ from jobs.imports import import_customers
 from tenants.access import Role
 from tenants.ids import any_local_id
 from tenants.jobs import JobId
-from tenants.ledger import Ledger
+from tenants.jobs.ledger import Ledger
 from tests.house import House
 
 ERRORS = "userErrors { code path message }"

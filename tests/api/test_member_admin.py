@@ -10,9 +10,10 @@ import orjson
 import pytest
 
 from api.paging import global_id
-from tenants import members, sessions
+from tenants import members
 from tenants.access import BUILT_IN, Role
-from tenants.sessions import Method
+from tenants.signing_in import sessions
+from tenants.signing_in.sessions import Method
 from tenants.viewers import Credential
 from tests.api.staff import (
     DISABLE,

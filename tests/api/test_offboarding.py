@@ -20,9 +20,10 @@ from crypto.keys import wrapping_context
 from crypto.shredding import Shredder
 from jobs.backups.errors import StoreAway
 from jobs.shredding import shred
-from tenants import certificates, shredding, tenants
+from tenants import tenants
 from tenants.access import Role
-from tenants.certificates import Signed
+from tenants.erasures import certificates, shredding
+from tenants.erasures.certificates import Signed
 from tenants.errors import OffboardingHeld, OffboardingNotDue, OffboardingUnknown, TenantClosed
 from tests.api.staff import ask, done, id_of, join, refused
 from tests.cli.test_cli import coffer, environment  # noqa: F401  # a fixture

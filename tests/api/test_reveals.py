@@ -18,10 +18,10 @@ from api.paging import local_id
 from domain import reveals
 from domain.customers import FIELDS
 from domain.errors import Refused
-from tenants import sessions
 from tenants.access import Role
 from tenants.audit.chains import AuditChains
 from tenants.audit.store import CheckpointStore
+from tenants.signing_in import sessions
 from tenants.unit import Unit
 from tenants.viewers import Credential
 from tests.house import House

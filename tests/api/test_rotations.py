@@ -11,13 +11,14 @@ from sqlalchemy import event
 
 from jobs.handling import Handling
 from jobs.rotations.kek import rotate_kek_by
-from tenants import rotating, sessions
 from tenants.access import Grants, Permission, Role, RoleSpec
 from tenants.ids import any_local_id
-from tenants.ledger import Ledger
-from tenants.rotating import ROTATE
-from tenants.rotations import KeyPurpose
-from tenants.sessions import Method
+from tenants.jobs.ledger import Ledger
+from tenants.keys import rotating
+from tenants.keys.rotating import ROTATE
+from tenants.keys.rotations import KeyPurpose
+from tenants.signing_in import sessions
+from tenants.signing_in.sessions import Method
 from tenants.viewers import Credential, TenantId
 from tests.house import House
 

@@ -22,7 +22,7 @@ from jobs.handling import Handling
 from jobs.imports import import_customers
 from tenants.access import Grants, Level, Permission, RoleSpec, Scope, SearchRight, Sensitivity
 from tenants.ids import any_local_id
-from tenants.ledger import Ledger
+from tenants.jobs.ledger import Ledger
 from tenants.members import MemberRole
 from tenants.roles import MemberOwnRole, TeamMember
 from tenants.unit import GUARD, Unit

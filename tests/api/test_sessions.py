@@ -10,9 +10,9 @@ import jwt
 import pytest
 
 from api.paging import global_id
-from tenants import bearer_tokens
 from tenants.access import Role
-from tenants.refresh_tokens import PREFIX
+from tenants.signing_in import bearer_tokens
+from tenants.signing_in.refresh_tokens import PREFIX
 from tenants.viewers import Credential, SessionId
 from tests.api.staff import local
 from tests.api.test_subscriptions import CHANGED, hearing

@@ -19,7 +19,7 @@ from api.app import Api
 from api.sign_up_tokens import LIFETIME, SignUpTokens
 from mail import Letter
 from tenants.errors import TokenRefused
-from tenants.sign_up import SignUp
+from tenants.signing_in.sign_up import SignUp
 from tenants.viewers import TenantId
 from tests.house import House
 from tests.inbox import receiving

@@ -19,7 +19,7 @@ from domain.imports import IMPORT
 from tenants.access import Role
 from tenants.feeds import Following
 from tenants.jobs import JobId, JobState, NoArguments
-from tenants.ledger import Ledger, moved
+from tenants.jobs.ledger import Ledger, moved
 from tenants.unit import Unit
 from tenants.viewers import Credential, MemberId, TenantId, Viewer
 from tests.api.test_websocket import Client, Stage, serving, until

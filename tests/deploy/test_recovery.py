@@ -33,12 +33,13 @@ from local import postgres as local_postgres
 from local.openbao import OpenBaoServer, configure
 from local.postgres import Postgres, postgres
 from local.processes import owned_folder
-from tenants import erasures, sessions
+from tenants import erasures
 from tenants.access import Role
 from tenants.database import Database
 from tenants.erasures import ErasureCause
 from tenants.ids import any_local_id, new_id
-from tenants.rotations import KeyPurpose
+from tenants.keys.rotations import KeyPurpose
+from tenants.signing_in import sessions
 from tenants.viewers import Credential, TenantId
 from tests.conftest import Vault
 from tests.house import House, house

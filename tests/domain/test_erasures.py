@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from domain import erasures as domain_erasures
 from domain.erasures import SIGNER
-from tenants import certificates, erasures
+from tenants import erasures
 from tenants.access import Role
-from tenants.erasures import NO_HEAD, Erased, ErasureCause, check_chain, head_after
+from tenants.erasures import NO_HEAD, Erased, ErasureCause, certificates, check_chain, head_after
 from tenants.errors import LedgerBroken
 from tests.api.staff import done
 from tests.erasing import ERASE, Leaver, local

@@ -20,10 +20,10 @@ from domain.imports import IMPORT, Column, ImportRow
 from domain.paging import Window
 from jobs import imports as handlers
 from jobs.handling import Handling
-from tenants import job_acts, members
+from tenants import members
 from tenants.access import Role
-from tenants.jobs import Job, JobId, JobState
-from tenants.ledger import Ledger
+from tenants.jobs import Job, JobId, JobState, job_acts
+from tenants.jobs.ledger import Ledger
 from tenants.unit import Unit
 from tenants.viewers import Credential, MemberId
 from tests.house import House

@@ -13,12 +13,12 @@ from crypto.cache import KeyringCache
 from domain import customers, key_checks, rotations
 from domain.errors import CoverageTooLarge
 from domain.rotations import AGES, find_due, turn_due
-from tenants import rotating
 from tenants.audit.chains import AuditChains
 from tenants.audit.store import CheckpointStore
 from tenants.errors import RotationRefused, RotationUnknown
 from tenants.ids import new_id
-from tenants.rotations import Cause, KeyPurpose
+from tenants.keys import rotating
+from tenants.keys.rotations import Cause, KeyPurpose
 from tenants.unit import Unit
 from tenants.units import Units
 from tenants.viewers import TenantId

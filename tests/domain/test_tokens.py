@@ -13,9 +13,10 @@ from domain import customers, outcomes
 from domain.customers.tokens import tokens_of
 from domain.indexes import INDEXES
 from domain.paging import Window
-from tenants import index_keys, members, new_keys
+from tenants import members
 from tenants.access import Role
 from tenants.errors import MemberExists, RotationRefused
+from tenants.keys import index_keys, new_keys
 from tenants.owned import TenantOwned
 from tenants.viewers import TenantId
 from tests.house import House

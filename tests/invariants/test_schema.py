@@ -22,7 +22,7 @@ from domain.tags import TagName
 from tenants.access import Access, Grants, Level, Permission, Relation, Sensitivity
 from tenants.documents import Document, Mask
 from tenants.members import MemberIdentity
-from tenants.sessions import Device
+from tenants.signing_in.sessions import Device
 from tenants.viewers import TenantId, Viewer
 
 PRINTED = Path(__file__).parent.parent / "schema.graphql"

@@ -14,10 +14,10 @@ from time import monotonic
 from typing import Any
 from uuid import UUID
 
-from tenants import sessions
 from tenants.access import Role
 from tenants.ids import any_local_id
-from tenants.sessions import Method
+from tenants.signing_in import sessions
+from tenants.signing_in.sessions import Method
 from tenants.viewers import Credential, TenantId
 from tests.house import House
 

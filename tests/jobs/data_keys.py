@@ -15,11 +15,11 @@ from domain import customers
 from domain.customers.fields import DOCUMENTS
 from jobs.handling import Handling
 from jobs.rotations.dek import rotate_dek_by
-from tenants import rotating
 from tenants.jobs import JobId, JobState
-from tenants.ledger import Ledger
-from tenants.rotating import ROTATE
-from tenants.rotations import Cause, KeyPurpose, Rotation
+from tenants.jobs.ledger import Ledger
+from tenants.keys import rotating
+from tenants.keys.rotating import ROTATE
+from tenants.keys.rotations import Cause, KeyPurpose, Rotation
 from tenants.unit import Unit
 from tenants.units import Units
 from tenants.viewers import TenantId

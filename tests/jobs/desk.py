@@ -14,7 +14,7 @@ import asyncpg
 from jobs.handling import Handler, Handling, Run
 from tenants.database import Database
 from tenants.jobs import JobId, JobKind
-from tenants.ledger import Ledger
+from tenants.jobs.ledger import Ledger
 from tenants.units import Units
 from tenants.viewers import MemberId, TenantId
 from tests.house import House

@@ -20,10 +20,10 @@ from domain.errors import Refused
 from domain.restores import DRILL, Restore
 from domain.rotations import TURN_KEYS
 from jobs.backups.shapes import folder
-from tenants import job_acts, rotating
 from tenants.errors import JobRefused
-from tenants.jobs import JobKind, NoArguments
-from tenants.rotations import Cause, KeyPurpose
+from tenants.jobs import JobKind, NoArguments, job_acts
+from tenants.keys import rotating
+from tenants.keys.rotations import Cause, KeyPurpose
 from tenants.unit import Unit
 from tests.jobs.crowds import Crowd
 from tests.jobs.desk import until

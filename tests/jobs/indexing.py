@@ -16,15 +16,17 @@ from domain.name_search import matches_prefix
 from domain.paging import Window
 from jobs.rotations import bik
 from jobs.rotations.bik import At, rotate_bik_by
-from tenants import members, rotating, vouching
+from tenants import members
 from tenants.access import Role
 from tenants.jobs import JobId, JobState
-from tenants.rotating import ROTATE
-from tenants.rotations import Cause, KeyPurpose, Rotation
-from tenants.sign_on import SignOnProvider
+from tenants.keys import rotating
+from tenants.keys.rotating import ROTATE
+from tenants.keys.rotations import Cause, KeyPurpose, Rotation
+from tenants.signing_in import vouching
+from tenants.signing_in.sign_on import SignOnProvider
+from tenants.signing_in.vouching import Vouched
 from tenants.unit import Unit
 from tenants.viewers import MemberId, TenantId
-from tenants.vouching import Vouched
 from tests.house import House
 from tests.jobs.desk import Desk
 

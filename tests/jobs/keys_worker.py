@@ -12,8 +12,8 @@ from jobs.handling import Run
 from jobs.rotations import bik, dek
 from jobs.rotations.kek import rotate_kek_by
 from jobs.worker import Worker
-from tenants.rotating import ROTATE, RotationArguments
-from tenants.rotations import KeyPurpose
+from tenants.keys.rotating import ROTATE, RotationArguments
+from tenants.keys.rotations import KeyPurpose
 from tests.jobs.vaults import SMALL
 from tests.jobs.worker_process import loaded
 

@@ -20,10 +20,10 @@ from jobs.restoring.drilling import drill_by
 from jobs.restoring.restoring import restore_by
 from jobs.rotations.bik import rotate_bik_by
 from jobs.rotations.dek import rotate_dek_by
-from tenants import rotating
 from tenants.jobs import JobId, JobKind, JobState
-from tenants.rotating import ROTATE
-from tenants.rotations import Cause, KeyPurpose
+from tenants.keys import rotating
+from tenants.keys.rotating import ROTATE
+from tenants.keys.rotations import Cause, KeyPurpose
 from tenants.unit import Unit
 from tenants.units import Units
 from tests.jobs.data_keys import Cutting

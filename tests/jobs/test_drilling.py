@@ -13,11 +13,11 @@ from jobs.key_files.reading import KeyFile
 from jobs.restoring.moving import move
 from jobs.restoring.secrets import Secrets
 from jobs.restoring.seen import Known, Seen
-from tenants import loading
 from tenants.access import Role
+from tenants.backups import loading
+from tenants.backups.loading import Reference
 from tenants.errors import Unrestorable
 from tenants.ids import any_local_id, new_id
-from tenants.loading import Reference
 from tests.jobs.desk import Desk
 from tests.jobs.restorations import Restorations, result
 from tests.jobs.vaults import Vaults

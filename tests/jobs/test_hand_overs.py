@@ -13,10 +13,9 @@ from domain.customers import CustomerView
 from domain.hand_overs import HAND_OVER, HandOver
 from jobs.hand_overs import hand_over_customers
 from jobs.handling import Handling
-from tenants import job_acts
 from tenants.access import Grants, Permission, RoleSpec, Scope
-from tenants.jobs import Job, JobId, JobState
-from tenants.ledger import Ledger
+from tenants.jobs import Job, JobId, JobState, job_acts
+from tenants.jobs.ledger import Ledger
 from tenants.unit import Unit
 from tenants.viewers import Credential
 from tests.house import House

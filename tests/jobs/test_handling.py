@@ -16,7 +16,7 @@ from crypto.errors import CannotOpen, CofferError, KeyUnavailable
 from domain.errors import Forbidden
 from jobs.handling import Handling, Run
 from jobs.pauses import LONGEST_PAUSE, pause_after, pause_before
-from tenants import job_acts, tenants
+from tenants import tenants
 from tenants.access import Role
 from tenants.errors import (
     Conflict,
@@ -29,8 +29,8 @@ from tenants.errors import (
     TenantSuspended,
     Unauthenticated,
 )
-from tenants.jobs import JobId, NoArguments, Wish
-from tenants.ledger import Lease, Ledger
+from tenants.jobs import JobId, NoArguments, Wish, job_acts
+from tenants.jobs.ledger import Lease, Ledger
 from tenants.unit import Unit
 from tests.jobs.desk import Desk, until
 from tests.jobs.kinds import COUNT, FRAGILE, Counted

@@ -8,7 +8,7 @@ import pytest
 from jobs.handling import Run
 from jobs.hands import Hands
 from tenants.jobs import JobId, NoArguments
-from tenants.ledger import Lease
+from tenants.jobs.ledger import Lease
 from tenants.viewers import TenantId
 from tests.jobs.desk import Desk, until
 from tests.jobs.kinds import FRAGILE

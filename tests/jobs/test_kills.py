@@ -13,8 +13,8 @@ import pytest
 
 from jobs.brokers import MEMORY
 from local.postgres import Postgres
-from tenants import inspections, job_acts
-from tenants.jobs import DEATHS
+from tenants import inspections
+from tenants.jobs import DEATHS, job_acts
 from tests.conftest import Vault
 from tests.house import House
 from tests.house import house as built

@@ -10,7 +10,7 @@ import pytest
 from tenants import tenants
 from tenants.errors import JobRefused, LeaseLost
 from tenants.jobs import JobId, JobKind, JobState, Wish
-from tenants.ledger import ended, moved
+from tenants.jobs.ledger import ended, moved
 from tests.jobs.desk import Desk
 from tests.jobs.kinds import COUNT, POISON, URGENT
 

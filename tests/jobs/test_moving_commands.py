@@ -7,7 +7,8 @@ from uuid import uuid4
 import pytest
 
 from domain.restores import RESTORE, Restore
-from tenants import freezes, tenants
+from tenants import tenants
+from tenants.backups import freezes
 from tenants.ids import new_id
 from tests.cli.test_cli import _role, coffer
 from tests.house import settings_for

@@ -9,12 +9,13 @@ import pytest
 from domain import customers, restored_pages
 from domain.errors import Refused
 from domain.restored_holds import Kept
-from tenants import erasures, loading
+from tenants import erasures
 from tenants.access import Role
+from tenants.backups import loading
 from tenants.erasures import ErasureCause
 from tenants.ids import new_id
+from tenants.keys.rotations import KeyPurpose
 from tenants.owned import TenantOwned
-from tenants.rotations import KeyPurpose
 from tests.jobs.desk import Desk
 from tests.jobs.restorations import Restorations, result
 from tests.jobs.vaults import Vaults

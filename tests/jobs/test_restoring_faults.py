@@ -15,7 +15,7 @@ from domain.errors import Refused
 from domain.restores import Restore
 from jobs.backups.shapes import folder
 from jobs.key_files import finding as key_files
-from tenants import freezes
+from tenants.backups import freezes
 from tenants.errors import TenantFrozen
 from tenants.ids import new_id
 from tenants.jobs import JobId

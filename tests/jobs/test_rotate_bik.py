@@ -14,10 +14,12 @@ from domain.indexes import INDEXES
 from domain.paging import Window
 from jobs.handling import Step
 from jobs.rotations.bik import At
-from tenants import attempts, index_keys, job_acts, members, new_keys
+from tenants import members
 from tenants.errors import Conflict, MemberExists, TooManyAttempts
-from tenants.jobs import JobState
-from tenants.rotating import proof_message
+from tenants.jobs import JobState, job_acts
+from tenants.keys import index_keys, new_keys
+from tenants.keys.rotating import proof_message
+from tenants.signing_in import attempts
 from tests.house import PASSWORD
 from tests.jobs.desk import Desk
 from tests.jobs.indexing import Between, Turning, watch

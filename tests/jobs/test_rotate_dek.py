@@ -22,13 +22,13 @@ from domain.paging import Window
 from jobs.brokers import MEMORY
 from jobs.rotations import dek
 from local.postgres import Postgres
-from tenants import data_keys, new_keys, rotating
 from tenants.backups import BackupKind, BackupRow, BackupState
 from tenants.errors import Conflict
 from tenants.ids import new_id
 from tenants.jobs import JobState
-from tenants.key_files import KeyFileRow
-from tenants.rotations import KeyPurpose
+from tenants.keys import data_keys, new_keys, rotating
+from tenants.keys.key_files import KeyFileRow
+from tenants.keys.rotations import KeyPurpose
 from tests.conftest import Vault
 from tests.house import House
 from tests.house import house as built

@@ -22,12 +22,12 @@ from jobs.handling import Handler, Run, Step
 from jobs.key_files.files import KeyFiles
 from jobs.rotations.kek import rotate_kek_by
 from settings import AppRole
-from tenants import rewrapping, rotating
 from tenants.errors import RotationWaits
 from tenants.ids import new_id
 from tenants.jobs import JobState
-from tenants.rotating import ROTATE
-from tenants.rotations import Cause, KeyPurpose, Rotation
+from tenants.keys import rewrapping, rotating
+from tenants.keys.rotating import ROTATE
+from tenants.keys.rotations import Cause, KeyPurpose, Rotation
 from tenants.unit import Unit
 from tenants.units import Units
 from tenants.viewers import TenantId

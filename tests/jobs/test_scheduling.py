@@ -7,10 +7,10 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from jobs.scheduling import Scheduler
-from tenants import schedules, tenants
-from tenants.crons import next_moment
+from tenants import tenants
 from tenants.errors import ScheduleRefused
-from tenants.jobs import JobId, JobKind, NoArguments
+from tenants.jobs import JobId, JobKind, NoArguments, schedules
+from tenants.jobs.crons import next_moment
 from tests.jobs.desk import Desk
 from tests.jobs.kinds import KINDS
 

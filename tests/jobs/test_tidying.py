@@ -7,8 +7,7 @@ from domain import tidying
 from domain.imports import IMPORT, ImportCells, ImportRow
 from domain.tidying import TIDY
 from jobs.tidying import tidy
-from tenants import job_acts
-from tenants.jobs import NoArguments
+from tenants.jobs import NoArguments, job_acts
 from tenants.viewers import TenantId
 from tests.jobs.desk import Desk
 

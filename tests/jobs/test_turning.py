@@ -13,10 +13,9 @@ from jobs.handling import Handling
 from jobs.rotations.turning import turn_keys
 from jobs.scheduling import Scheduler
 from jobs.worker import Worker
-from tenants import schedules
 from tenants.ids import new_id
-from tenants.jobs import NoArguments
-from tenants.rotations import KeyPurpose
+from tenants.jobs import NoArguments, schedules
+from tenants.keys.rotations import KeyPurpose
 from tenants.units import Units
 from tenants.viewers import TenantId
 from tests.house import settings_for

@@ -5,8 +5,8 @@ import asyncpg
 from crypto.keys import KeyState, Purpose, wrapping_context
 from crypto.transit import TransitKeys
 from jobs.key_files.files import KeyFiles
-from tenants import key_files as rows
-from tenants import new_keys
+from tenants.keys import key_files as rows
+from tenants.keys import new_keys
 from tenants.viewers import TenantId
 from tests.house import House
 

@@ -13,7 +13,7 @@ from tenants import members
 from tenants.access import Role
 from tenants.ids import any_local_id, new_id
 from tenants.roles import MemberOwnRole, OwnRole, Team, TeamMember
-from tenants.sessions import Device, Method, begin
+from tenants.signing_in.sessions import Device, Method, begin
 from tenants.tenants import Tenant
 from tenants.unit import Unit
 from tenants.viewers import Credential, MemberId, TenantId

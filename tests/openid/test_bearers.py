@@ -9,8 +9,8 @@ import orjson
 import pytest
 from sqlalchemy import select
 
-from tenants.sessions import Session
-from tenants.sign_on import SignOnSession
+from tenants.signing_in.sessions import Session
+from tenants.signing_in.sign_on import SignOnSession
 from tests.api.test_websocket import serving, until
 from tests.house import House
 from tests.openid.asking import (

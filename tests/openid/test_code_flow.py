@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from api.paging import global_id
-from tenants import sign_on_requests
+from tenants.signing_in import sign_on_requests
 from tests.house import House
 from tests.openid.asking import (
     LIST,

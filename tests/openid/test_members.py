@@ -13,7 +13,7 @@ from tenants import members
 from tenants.access import Role
 from tenants.audit.entries import AuditEntry
 from tenants.members import Member
-from tenants.new_passwords import NewPasswords
+from tenants.signing_in.new_passwords import NewPasswords
 from tests.house import PASSWORD, House
 from tests.openid.asking import (
     AGENTS,

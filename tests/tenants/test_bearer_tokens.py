@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenants import bearer_tokens
+from tenants.signing_in import bearer_tokens
 
 IDS = (uuid4(), uuid4())
 

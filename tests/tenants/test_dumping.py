@@ -13,9 +13,9 @@ from sqlalchemy import Column as Col
 from sqlalchemy import LargeBinary, MetaData, Table, Text, Uuid
 
 from migrations.apply import newest
-from tenants import dumping
+from tenants.backups import dumping
+from tenants.backups.dumping import Dump
 from tenants.database import Database
-from tenants.dumping import Dump
 from tenants.errors import Unauthenticated
 from tenants.ids import new_id
 from tenants.owned import Backup, TenantOwned

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tenants.fair_queues import Asking, FairQueue, QueueFull
+from tenants.jobs.fair_queues import Asking, FairQueue, QueueFull
 
 
 class Desk:

@@ -8,12 +8,12 @@ import asyncpg
 import pytest
 
 from local.postgres import Postgres
-from tenants import proving
 from tenants.errors import ColumnUnreadable, KeyStillUsed
 from tenants.ids import new_id
 from tenants.jobs import JobState
+from tenants.keys import proving
+from tenants.keys.proving import Coverage, Obstacle
 from tenants.owned import TenantOwned, places
-from tenants.proving import Coverage, Obstacle
 from tests.conftest import Vault
 from tests.house import House
 from tests.house import house as built

@@ -6,10 +6,10 @@ import asyncpg
 import pytest
 
 from domain import customers
-from tenants import resealing
 from tenants.errors import ValueDamaged
+from tenants.keys import resealing
+from tenants.keys.resealing import Shelf
 from tenants.owned import TenantOwned, places
-from tenants.resealing import Shelf
 from tests.house import House
 from tests.jobs.data_keys import Scene
 

@@ -3,8 +3,8 @@
 from sqlalchemy import CheckConstraint
 
 from domain import tables
+from tenants.keys.rewrapping import WRAPPED, is_older
 from tenants.owned import TenantOwned
-from tenants.rewrapping import WRAPPED, is_older
 
 
 def test_every_column_of_wrapped_keys_is_rewrapped() -> None:

@@ -13,11 +13,11 @@ from crypto.cache import KeyringCache
 from crypto.errors import CofferError
 from tenants import tenants
 from tenants.access import Role
-from tenants.attempts import FREE_ATTEMPTS, LONGEST_WAIT
 from tenants.errors import SignInBusy, SignInRefused, TooManyAttempts
-from tenants.fair_queues import FairQueue
-from tenants.sessions import Device
-from tenants.sign_in import SignIns
+from tenants.jobs.fair_queues import FairQueue
+from tenants.signing_in.attempts import FREE_ATTEMPTS, LONGEST_WAIT
+from tenants.signing_in.sessions import Device
+from tenants.signing_in.sign_in import SignIns
 from tenants.units import Units
 from tenants.viewers import Credential
 from tests.house import PASSWORD, House

@@ -16,7 +16,6 @@ from domain.webhooks import endpoints
 from domain.webhooks.endpoints import EndpointView, Wanted
 from egress import Egress
 from jobs.webhooks.engine import Webhooks
-from tenants import webhook_relay
 from tenants.access import Role
 from tenants.budgets import Budgets
 from tenants.database import Database
@@ -24,7 +23,7 @@ from tenants.ids import any_local_id, new_id
 from tenants.tenants import Tenant
 from tenants.unit import Unit
 from tenants.units import Units
-from tenants.webhooks import Payload
+from tenants.webhooks import Payload, relaying
 from tests.house import House
 
 
@@ -95,13 +94,13 @@ class PostOffice:
 
     async def horizon(self) -> None:
         """Until all that was committed can be relayed."""
-        while (await webhook_relay.newcomers(self.platform, 1 << 62)).is_behind:  # noqa: ASYNC110  # others' work
+        while (await relaying.newcomers(self.platform, 1 << 62)).is_behind:  # noqa: ASYNC110  # others' work
             await asyncio.sleep(0.01)
 
     async def relay(self) -> None:
         """Deliveries are there; nobody sends them yet."""
         await self.horizon()
-        while (await webhook_relay.relay(self.app, self.tenant.id, self.clock.now)).events:
+        while (await relaying.relay(self.app, self.tenant.id, self.clock.now)).events:
             pass
 
     async def settle(self) -> None:

@@ -8,7 +8,7 @@ from jobs.webhooks.schedules import RETRIES
 from tenants import events
 from tenants.events import EventKind
 from tenants.ids import new_id
-from tenants.webhook_ledger import LEASE
+from tenants.webhooks.ledger import LEASE
 from tests.house import House
 from tests.webhooks.post import PostOffice, post_office
 from tests.webhooks.receivers import receiving, status

@@ -10,9 +10,9 @@ from domain import customers
 from domain.errors import NotFound
 from domain.webhooks import deliveries, endpoints, previews
 from domain.webhooks.previews import Question
-from tenants import webhook_relay
 from tenants.access import Grants, Permission, Role, RoleSpec, Scope
 from tenants.ids import global_id, new_id
+from tenants.webhooks import relaying
 from tests.house import House
 from tests.webhooks.post import post_office
 from tests.webhooks.receivers import receiving
@@ -26,7 +26,7 @@ async def test_no_more_is_claimed_than_asked_for_whatever_the_planner_knows(hous
         view, _ = await post.add(receiver.url)
         await post.crowd(5)
         await post.horizon()
-        assert (await webhook_relay.relay(post.app, post.tenant.id, post.clock())).events >= 250
+        assert (await relaying.relay(post.app, post.tenant.id, post.clock())).events >= 250
         claimed = await post.webhooks.ledger.claim(post.tenant.id, view.id, post.clock(), 8)
     assert len(claimed) == 8
 
@@ -74,7 +74,7 @@ async def test_a_lock_in_one_tenant_stops_no_other(house: House) -> None:
 
 
 async def test_a_backlog_is_relayed_page_by_page(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhook_relay, "PAGE", 10)
+    monkeypatch.setattr(relaying, "PAGE", 10)
     async with receiving() as receiver, post_office(house, receiver.place) as post:
         await post.add(receiver.url)
         await post.crowd(1)

@@ -10,11 +10,10 @@ import pytest
 
 from domain.webhooks import deliveries, endpoints
 from jobs.webhooks.settling import Settling
-from tenants import webhook_relay
 from tenants.errors import DatabaseUnavailable
 from tenants.ids import global_id, new_id
 from tenants.unit import Unit
-from tenants.webhooks import Payload
+from tenants.webhooks import Payload, relaying
 from tests.house import House
 from tests.jobs.desk import until
 from tests.webhooks.post import PostOffice, post_office
@@ -96,7 +95,7 @@ async def test_a_lane_that_ended_badly_does_not_stay(house: House, monkeypatch: 
 
         monkeypatch.setattr(post.webhooks.ledger, "claim", failing)
         await post.horizon()
-        await webhook_relay.relay(post.app, post.tenant.id, post.clock())
+        await relaying.relay(post.app, post.tenant.id, post.clock())
         sender.nudge(post.tenant.id, view.id)
         await until(lambda: _is(len(receiver.got) == 1))
         sender.nudge(post.tenant.id, view.id)

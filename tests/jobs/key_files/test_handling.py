@@ -6,7 +6,7 @@ import pytest
 
 from jobs.key_files.handling import publish_key_file_by
 from tenants.jobs import JobId
-from tenants.key_files import PUBLISH_KEY_FILE, begin_publish, enqueue_publish
+from tenants.keys.key_files import PUBLISH_KEY_FILE, begin_publish, enqueue_publish
 from tests.jobs.desk import Desk
 from tests.jobs.key_files.cabinets import Cabinet, erase, only
 

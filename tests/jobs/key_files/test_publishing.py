@@ -18,8 +18,8 @@ from jobs.key_files import finding, publishing
 from jobs.key_files.errors import BackupKeyUnknown, KeyFileRefused, NotForBackups, Refusal
 from jobs.key_files.files import KeyFiles
 from jobs.key_files.reading import KeyFile
-from tenants import key_files as rows
 from tenants.errors import Conflict
+from tenants.keys import key_files as rows
 from tests.jobs.key_files.cabinets import Cabinet, only
 
 MANY = 100_000 if os.environ.get("COFFER_SOAK") == "1" else 3_000

@@ -14,7 +14,7 @@ import pytest
 from crypto.keys import wrapping_context
 from jobs.backups.errors import StoreAway
 from jobs.key_files.errors import KeyFileRefused, KeyFileUnknown, Refusal
-from tenants import key_files as rows
+from tenants.keys import key_files as rows
 from tests.jobs.key_files.cabinets import Cabinet, keys_of, only
 
 

@@ -13,9 +13,9 @@ from jobs.backups.errors import StoreAway
 from jobs.key_files.errors import KeyFileRefused, KeyFileUnknown, Refusal
 from jobs.key_files.files import KeyFiles
 from jobs.key_files.recovering import Recovered, Recovering
-from tenants import rotating
 from tenants.errors import LedgerBroken, RecoveryRefused, TenantSuspended
-from tenants.rotations import Cause, KeyPurpose
+from tenants.keys import rotating
+from tenants.keys.rotations import Cause, KeyPurpose
 from tenants.units import Units
 from tests.jobs.key_files.cabinets import Cabinet, keys_of, only
 from tests.jobs.turnovers import replace_keys, replace_wrapping

@@ -1,7 +1,7 @@
 """Jobs: what must be done and how far it is. This table is the truth about them; a broker only wakes workers.
 
 A job is enqueued in the transaction of the change that wants it. Its arguments are ids, counts and codes by type, so
-no personal value can stand in a queue. What a worker does with the table is in `tenants.ledger`.
+no personal value can stand in a queue. What a worker does with the table is in `tenants.jobs.ledger`.
 """
 
 from collections.abc import Mapping, Sequence

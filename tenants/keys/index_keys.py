@@ -8,10 +8,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, select, update
 
 from crypto.keys import KeyState, Purpose, WrappedKey
-from tenants import key_rows
-from tenants.key_rows import KEY_DESTROYED
-from tenants.keys import DataKeyRow
-from tenants.rotations import KeyPurpose, Rotation
+from tenants.keys import DataKeyRow, key_rows
+from tenants.keys.key_rows import KEY_DESTROYED
+from tenants.keys.rotations import KeyPurpose, Rotation
 from tenants.unit import Unit
 
 # As long as what it authenticated is asked for: idempotency keys are kept for 24 hours, and clocks differ a little.

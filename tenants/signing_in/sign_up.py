@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import exists, select
 
-from tenants import member_passwords, members, provisioning, tenants
+from tenants import members, provisioning, tenants
 from tenants.access import Role
 from tenants.database import Database
 from tenants.errors import SignUpDone, SlugTaken, TenantNotReady
-from tenants.fair_queues import Asking
+from tenants.jobs.fair_queues import Asking
 from tenants.members import Member
 from tenants.origins import UNKNOWN, Origin
-from tenants.passwords import Passwords
+from tenants.signing_in import member_passwords
+from tenants.signing_in.passwords import Passwords
 from tenants.unit import Unit
 from tenants.units import Units
 from tenants.viewers import TenantId

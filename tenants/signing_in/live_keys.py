@@ -15,10 +15,10 @@ from sqlalchemy import or_, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from crypto.errors import CofferError
-from tenants.api_keys import ApiKey
 from tenants.database import SCOPE, Database
 from tenants.entering import Entrance
 from tenants.errors import TenantNotReady, TenantSuspended
+from tenants.signing_in.api_keys import ApiKey
 from tenants.viewers import Credential, TenantId
 
 KNOWN_SECONDS = 900.0  # as long as an access token lasts

@@ -8,10 +8,10 @@ from sqlalchemy import CheckConstraint, ColumnElement, ForeignKeyConstraint, Lar
 from sqlalchemy.dialects.postgresql import TIMESTAMP, insert
 from sqlalchemy.orm import Mapped
 
-from tenants import bearer_tokens
-from tenants.bearer_tokens import BearerToken
 from tenants.errors import TokenRefused
 from tenants.owned import Backup, TenantOwned, clear
+from tenants.signing_in import bearer_tokens
+from tenants.signing_in.bearer_tokens import BearerToken
 from tenants.unit import Unit
 from tenants.viewers import MemberId, TenantId
 

@@ -13,7 +13,7 @@ from crypto.keyring import SealedCell
 from crypto.values import Secret
 from tenants.ids import new_id
 from tenants.owned import places
-from tenants.sign_on import FlowSecret, SignOnProvider, SignOnRequest
+from tenants.signing_in.sign_on import FlowSecret, SignOnProvider, SignOnRequest
 from tenants.unit import Unit
 from tenants.viewers import Credential, MemberId, SessionId
 

@@ -25,7 +25,7 @@ from tenants.events import EventKind
 from tenants.ids import new_id
 from tenants.jobs import ENDED, Job, JobId, JobKind
 from tenants.keys import DataKeyRow
-from tenants.rotations import Cause, KeyPurpose, Rotation
+from tenants.keys.rotations import Cause, KeyPurpose, Rotation
 from tenants.unit import Unit
 
 BEGUN = "BEGUN"

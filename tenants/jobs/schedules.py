@@ -9,10 +9,10 @@ from uuid import UUID
 from sqlalchemy import and_, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from tenants.crons import next_moment
 from tenants.database import SCOPE, Database
 from tenants.ids import new_id
 from tenants.jobs import Job, JobId, JobKind, JobState, NoArguments, Schedule
+from tenants.jobs.crons import next_moment
 from tenants.tenants import tenants
 from tenants.unit import Unit
 from tenants.viewers import TenantId

@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 from typing import NoReturn
 
 from crypto.errors import CofferError
-from tenants import attempts, member_passwords, members, proofs, refresh_tokens, second_factors, sessions, tenants
-from tenants.attempts import Strangers
+from tenants import members, tenants
 from tenants.audit.entries import Entry
 from tenants.database import Database
 from tenants.errors import (
@@ -22,12 +21,14 @@ from tenants.errors import (
     TooManyAttempts,
     Unauthenticated,
 )
-from tenants.fair_queues import Asking
+from tenants.jobs.fair_queues import Asking
 from tenants.members import Member
 from tenants.origins import UNKNOWN, Origin, home_of
-from tenants.passwords import Passwords
 from tenants.recorder import Recorder
-from tenants.sessions import NO_DEVICE, Device, Method
+from tenants.signing_in import attempts, member_passwords, proofs, refresh_tokens, second_factors, sessions
+from tenants.signing_in.attempts import Strangers
+from tenants.signing_in.passwords import Passwords
+from tenants.signing_in.sessions import NO_DEVICE, Device, Method
 from tenants.unit import Unit
 from tenants.units import Units
 from tenants.viewers import Credential, MemberId, TenantId

@@ -14,14 +14,14 @@ from uuid import UUID
 from sqlalchemy import Row, Table, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tenants import certificates
-from tenants.certificates import Signed
 from tenants.database import SCOPE, Database
+from tenants.erasures import certificates
+from tenants.erasures.certificates import Signed
+from tenants.erasures.offboardings import Offboarding, OffboardingState
 from tenants.errors import OffboardingHeld, OffboardingNotDue, OffboardingUnknown
 from tenants.ids import global_id
-from tenants.issuers import issuers
-from tenants.offboardings import Offboarding, OffboardingState
 from tenants.owned import TenantOwned, places
+from tenants.signing_in.issuers import issuers
 from tenants.viewers import TenantId
 
 _AT_ONCE = 5_000

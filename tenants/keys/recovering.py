@@ -2,7 +2,7 @@
 
 What the key file can't know to have ended since may live again in the copy, so all of that ends: sessions, tokens of
 letters, API keys, and rotations of data keys and index keys, whose versions may be taken. Whatever is done here may be
-done again. The data keys come first: `tenants.recovered_keys`.
+done again. The data keys come first: `tenants.keys.recovered_keys`.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -16,17 +16,18 @@ from sqlalchemy.dialects.postgresql import insert
 
 from crypto.keys import KeyState, Purpose
 from crypto.transit import wrapped_version
-from tenants import backups, erasures, key_files, sessions
-from tenants.api_keys import ApiKey
+from tenants import backups, erasures
 from tenants.backups import BackupRow, BackupState, LiveBackup
 from tenants.erasures import Erased
 from tenants.jobs import Job, JobState
-from tenants.key_files import KeyFileRow
-from tenants.keys import DataKeyRow
-from tenants.one_time_tokens import OneTimeToken
-from tenants.recovered_keys import told
-from tenants.rotating import ABANDONED, ROTATE
-from tenants.rotations import KeyPurpose, Rotation
+from tenants.keys import DataKeyRow, key_files
+from tenants.keys.key_files import KeyFileRow
+from tenants.keys.recovered_keys import told
+from tenants.keys.rotating import ABANDONED, ROTATE
+from tenants.keys.rotations import KeyPurpose, Rotation
+from tenants.signing_in import sessions
+from tenants.signing_in.api_keys import ApiKey
+from tenants.signing_in.one_time_tokens import OneTimeToken
 from tenants.subjects import Subject
 from tenants.tenants import tenants
 from tenants.unit import Unit

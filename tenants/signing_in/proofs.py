@@ -1,6 +1,6 @@
 """How a viewer proves anew who sits there: one sentence of advice, for whatever asks for it."""
 
-from tenants import member_passwords
+from tenants.signing_in import member_passwords
 from tenants.unit import Unit
 
 _SERVICE = "A service can't confirm who it is; a member must do this."

@@ -7,11 +7,11 @@ from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, LargeBinary
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.orm import Mapped
 
-from tenants import bearer_tokens, sessions
 from tenants.errors import SessionEnded, Unauthenticated
 from tenants.origins import UNKNOWN, Origin
 from tenants.owned import Backup, TenantOwned, clear
-from tenants.sessions import Why
+from tenants.signing_in import bearer_tokens, sessions
+from tenants.signing_in.sessions import Why
 from tenants.unit import Unit
 from tenants.units import Units
 from tenants.viewers import Credential, MemberId, SessionId, TenantId

@@ -15,8 +15,8 @@ from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, LargeBinary
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.orm import Mapped
 
-from tenants import bearer_tokens
 from tenants.owned import Backup, TenantOwned, clear
+from tenants.signing_in import bearer_tokens
 from tenants.viewers import Credential, MemberId, TenantId
 
 MARK = "cof_"

@@ -6,8 +6,7 @@ from typing import Any
 from sqlalchemy import select
 
 from crypto.values import Secret
-from tenants import attempts, mails, member_passwords, members, one_time_tokens, second_factors, tenants
-from tenants.bearer_tokens import BearerToken
+from tenants import mails, members, tenants
 from tenants.database import Database
 from tenants.errors import (
     SamePassword,
@@ -18,13 +17,15 @@ from tenants.errors import (
     Unauthenticated,
 )
 from tenants.events import EventKind
-from tenants.fair_queues import Asking
+from tenants.jobs.fair_queues import Asking
 from tenants.mails import Template
 from tenants.members import Member
-from tenants.one_time_tokens import Use
 from tenants.origins import UNKNOWN, Origin
-from tenants.passwords import Passwords
-from tenants.sign_in import SignIns, asking_of, proofs_of
+from tenants.signing_in import attempts, member_passwords, one_time_tokens, second_factors
+from tenants.signing_in.bearer_tokens import BearerToken
+from tenants.signing_in.one_time_tokens import Use
+from tenants.signing_in.passwords import Passwords
+from tenants.signing_in.sign_in import SignIns, asking_of, proofs_of
 from tenants.unit import Unit
 from tenants.units import Units
 from tenants.viewers import Credential, MemberId

@@ -2,11 +2,12 @@
 
 from sqlalchemy import select, update
 
-from tenants import members, sessions
+from tenants import members
 from tenants.errors import MemberRefused, ProofRefused, TokenRefused
 from tenants.events import EventKind
 from tenants.members import Member
-from tenants.sessions import Why
+from tenants.signing_in import sessions
+from tenants.signing_in.sessions import Why
 from tenants.unit import Unit
 from tenants.viewers import MemberId, SessionId
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from crypto.values import Secret
 from tenants.ids import new_id
-from tenants.sign_on import LinkedIdentity, MemberLink
+from tenants.signing_in.sign_on import LinkedIdentity, MemberLink
 from tenants.unit import Unit
 
 _PLACE, _INDEX, _NORMALISER = "member_links.identity", "subject", 1

@@ -10,14 +10,23 @@ from sqlalchemy.exc import IntegrityError
 
 from crypto.keys import Purpose
 from crypto.values import Secret
-from tenants import links, members, rights, sessions
+from tenants import members, rights
 from tenants.access import Role
 from tenants.errors import SignOnRefused
 from tenants.ids import new_id
 from tenants.members import Member, MemberIdentity, MemberRole
 from tenants.roles import MemberOwnRole, OwnRole
-from tenants.sessions import Device, Method, Session, Why
-from tenants.sign_on import LinkedIdentity, MemberLink, Roles, SignOnProvider, SignOnSession, all_roles, roles_for
+from tenants.signing_in import links, sessions
+from tenants.signing_in.sessions import Device, Method, Session, Why
+from tenants.signing_in.sign_on import (
+    LinkedIdentity,
+    MemberLink,
+    Roles,
+    SignOnProvider,
+    SignOnSession,
+    all_roles,
+    roles_for,
+)
 from tenants.unit import Unit
 from tenants.viewers import Credential, MemberId, SessionId
 

@@ -17,8 +17,8 @@ from crypto.keys import KeyState, Purpose, WrappedKey
 from crypto.transit import wrapped_version
 from tenants.database import SCOPE, Database
 from tenants.errors import RecoveryRefused
-from tenants.key_files import KeyFileRow
 from tenants.keys import DataKeyRow
+from tenants.keys.key_files import KeyFileRow
 from tenants.tenants import tenants
 from tenants.viewers import TenantId
 

@@ -12,7 +12,7 @@ from argon2 import PasswordHasher, Type
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from tenants.errors import MemberRefused, SignInBusy
-from tenants.fair_queues import HOUSE, Asking, FairQueue, QueueFull
+from tenants.jobs.fair_queues import HOUSE, Asking, FairQueue, QueueFull
 
 T = TypeVar("T")
 _AT_ONCE = 2

@@ -1,8 +1,8 @@
 """A backup's rows back into their tables: page by page, as one statement each, inside the unit that restores.
 
-A row is an object of JSON by column, as `tenants.dumping` writes it. Columns are named explicitly: one that came since
-gets its default, one that is gone is left out. What a row refers to must be there by then, in the unit's own tenant:
-a reference that can be NULL becomes NULL, and a row that can't be without it is dropped; both are counted.
+A row is an object of JSON by column, as `tenants.backups.dumping` writes it. Columns are named explicitly: one that
+came since gets its default, one that is gone is left out. What a row refers to must be there by then, in the unit's own
+tenant: a reference that can be NULL becomes NULL, and a row that can't be without it is dropped; both are counted.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence

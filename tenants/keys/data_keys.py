@@ -6,11 +6,11 @@ Whatever changes a keyring here is done in a unit that fences: from the next uni
 from sqlalchemy import select, update
 
 from crypto.keys import KeyState, Purpose, WrappedKey
-from tenants import backups, key_files, key_rows, rotating
+from tenants import backups
 from tenants.errors import RotationRefused
-from tenants.key_rows import KEY_DESTROYED
-from tenants.keys import DataKeyRow
-from tenants.rotations import KeyPurpose, Rotation
+from tenants.keys import DataKeyRow, key_files, key_rows, rotating
+from tenants.keys.key_rows import KEY_DESTROYED
+from tenants.keys.rotations import KeyPurpose, Rotation
 from tenants.unit import Unit
 
 
