@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, cast
 from uuid import UUID
 
@@ -18,7 +19,7 @@ from api.webhook_endpoints import WebhookEndpoint, endpoints_of
 from domain import normalise
 from domain.errors import BadInput, NotFound, Refused
 from domain.normalise import Invalid
-from domain.webhooks import deliveries, payloads, previews
+from domain.webhooks import audience, deliveries, payloads, previews
 from domain.webhooks.previews import Question
 from tenants.access import Permission, Role
 from tenants.events import KINDS
@@ -38,7 +39,6 @@ described(
     PENDING="It waits for its turn, or to be tried again.",
     DELIVERED="The receiver answered 2xx.",
     SKIPPED="Given up: tried ten times, or the endpoint's roles don't let it hear of it; `reason` says which.",
-    FAILED="The receiver answered 410, and the endpoint was disabled.",
 )
 
 
@@ -49,22 +49,27 @@ class WebhookAttempt:
     duration_ms: int = requires(_MANAGE)
     status: int | None = requires(_MANAGE, description="The receiver's code of HTTP.")
     reason: str | None = requires(_MANAGE, description="Why nobody answered, as `timed-out`.")
-    fields: list[str] = requires(_MANAGE, description="Of the customer, what was sent at which level: `city:PLAIN`.")
+    fields: list[str] | None = requires(
+        _MANAGE, description="Of the customer, what was sent at which level: `city:PLAIN`; null as the delivery's."
+    )
+    body_sha256: str | None = requires(_MANAGE, description="SHA-256 of the body, in hex; null where `fields` is.")
 
-    @requires(_MANAGE, description="SHA-256 of the body, in hex.")
-    def body_sha256(self: Any) -> str:
-        return str(self.body_hash.hex())
 
-
-@strawberry.type(description="One event for one endpoint.")
+@strawberry.type(description="One event for one endpoint. What it tells is null where the viewer may not hear of it.")
 class WebhookDelivery(Node):
-    type: str = requires(_MANAGE, description="Of the event, as in `eventTypes`.")
     happened_at: datetime = requires(_MANAGE)
-    fields: list[str] = requires(_MANAGE, description="Names of the fields that changed.")
     state: DeliveryState = requires(_MANAGE)
     reason: str | None = requires(_MANAGE, description="Why it was not delivered: `ATTEMPTS_SPENT`, `OUT_OF_REACH`.")
     created_at: datetime = requires(_MANAGE)
     ended_at: datetime | None = requires(_MANAGE)
+
+    @requires(_MANAGE, description="Of the event, as in `eventTypes`.")
+    async def type(self: Any, info: Info[Operation]) -> str | None:
+        return str(self.type) if await _is_heard(info, self) else None
+
+    @requires(_MANAGE, description="Names of the fields that changed.")
+    async def fields(self: Any, info: Info[Operation]) -> list[str] | None:
+        return list(self.fields) if await _is_heard(info, self) else None
 
     @requires(_MANAGE, description="`webhook-id`: the same for each attempt.")
     def message_id(self: Any) -> str:
@@ -75,9 +80,8 @@ class WebhookDelivery(Node):
         return strawberry.ID(str(self.event_id))
 
     @requires(_MANAGE, description="The global id of what changed.")
-    def subject(self: Any) -> strawberry.ID | None:
-        kind = KINDS.get(self.type)
-        return None if kind is None else global_id(kind.subject, self.subject)
+    async def subject(self: Any, info: Info[Operation]) -> strawberry.ID | None:
+        return global_id(KINDS[self.type].subject, self.subject) if await _is_heard(info, self) else None
 
     @requires(_MANAGE, description="When it is sent next; null once it has ended.")
     def due_at(self: Any) -> datetime | None:
@@ -90,7 +94,8 @@ class WebhookDelivery(Node):
 
     @requires(_MANAGE, description="In order; the last ten count towards the schedule at most.")
     async def attempts(self: Any, info: Info[Operation]) -> list[WebhookAttempt]:
-        return cast(list[WebhookAttempt], await _attempts_of(info.context).load(self.id))
+        is_heard = await _is_heard(info, self)
+        return [_attempt(row, is_heard) for row in await _attempts_of(info.context).load(self.id)]
 
     @classmethod
     def is_type_of(cls, value: object, _info: Any) -> bool:
@@ -224,6 +229,28 @@ def _uuid(text: str) -> UUID:
         return UUID(text)
     except ValueError:
         raise NotFound from None
+
+
+def _attempt(row: Any, is_heard: bool) -> WebhookAttempt:
+    """A body without values can be guessed from what its event tells, and its hash would confirm it."""
+    return WebhookAttempt(
+        number=row.number,
+        at=row.at,
+        duration_ms=row.duration_ms,
+        status=row.status,
+        reason=row.reason,
+        fields=list(row.fields) if is_heard else None,
+        body_sha256=row.body_hash.hex() if is_heard else None,
+    )
+
+
+async def _is_heard(info: Info[Operation], row: Any) -> bool:
+    """Whether the viewer may know of that delivery's event; all rows of an answer are asked for at once."""
+    operation = info.context
+    if "webhook audience" not in operation.loaders:
+        operation.loaders["webhook audience"] = DataLoader(load_fn=partial(audience.heard, operation.unit))
+    loader = cast("DataLoader[tuple[str, UUID], bool]", operation.loaders["webhook audience"])
+    return await loader.load((row.type, row.subject))
 
 
 def _attempts_of(operation: Operation) -> "DataLoader[UUID, Sequence[Any]]":

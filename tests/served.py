@@ -99,8 +99,15 @@ def _role(name: str, role: AppRole) -> dict[str, str]:
 
 @asynccontextmanager
 async def served(house: House, **more: str) -> AsyncIterator[Served]:
-    """`coffer serve` on this house, with these variables; its worker runs beside it."""
+    """As `served_again`, without the jobs that other tests left: its worker would do them first."""
     await house.forget_jobs()
+    async with served_again(house, **more) as server:
+        yield server
+
+
+@asynccontextmanager
+async def served_again(house: House, **more: str) -> AsyncIterator[Served]:
+    """`coffer serve` on this house, with these variables; its worker runs beside it."""
     port, metrics_port = _free(), _free()
     variables = environment(house, COFFER_PORT=str(port), COFFER_METRICS_PORT=str(metrics_port), **more)
     command = [sys.executable, "-c", "import cli; cli.main()", "serve"]

@@ -3,6 +3,8 @@
 --   coffer_app       serves requests and jobs; owns nothing, row security binds it
 --   coffer_platform  sees tenants and issuers, and of jobs and events only ids, kind, state and lease
 --   coffer_recorder  adds entries to the audit log and can neither read nor change one
+-- Those that serve may keep a transaction open for a minute in which they ask nothing: while one that wrote is open, no
+-- event behind it is told to anybody. (`coffer_enter` allows more to readers, who hold up nobody, and to restores.)
 -- No password is set here: `\password coffer_app` in psql does that, or pg_hba.conf admits them by certificate.
 -- Rights on tables and schemas are the migrations' affair.
 
@@ -28,6 +30,10 @@ BEGIN
             EXECUTE format(
                 'ALTER ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS NOREPLICATION NOINHERIT', name
             );
+        END IF;
+
+        IF name <> 'coffer_owner' THEN
+            EXECUTE format('ALTER ROLE %I SET idle_in_transaction_session_timeout = %L', name, '60s');
         END IF;
 
         FOR granted IN

@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, ColumnElement, exists, func, literal_column, 
 
 from domain.errors import Refused, UserError
 from domain.paging import Page, Window, cut, windowed
-from domain.webhooks import endpoints
+from domain.webhooks import endpoints, hurrying
 from tenants.events import KINDS, Event
 from tenants.ids import new_id
 from tenants.unit import Unit
@@ -110,7 +110,7 @@ async def health(unit: Unit, asked: Sequence[UUID]) -> list[Health]:
 
 
 async def redeliver(unit: Unit, delivery: UUID) -> WebhookDelivery:
-    """Send it again, under the same id, behind what waits for its subject.
+    """Send it again, under the same id, behind what waits for its subject; what waits is due now, in its place.
 
     Raises `Refused`: NOT_FOUND, and ENDPOINT_DISABLED.
     """
@@ -118,7 +118,8 @@ async def redeliver(unit: Unit, delivery: UUID) -> WebhookDelivery:
     if found is None:
         raise Refused([UserError("NOT_FOUND", ("id",), "There is no delivery of that id.")])
     await _refuse_disabled(unit, found.endpoint_id)
-    await _again(unit, [WebhookDelivery.id == delivery])
+    await hurrying.hurry(unit, found.endpoint_id, WebhookDelivery.subject == found.subject)
+    await _again(unit, [WebhookDelivery.id == delivery], _PLACE)
     await endpoints.rouse(unit, found.endpoint_id)
     unit.audit(
         "webhook.redelivered", subject_type="WebhookEndpoint", subjects=[found.endpoint_id], details={"count": 1}
@@ -131,28 +132,36 @@ async def redeliver(unit: Unit, delivery: UUID) -> WebhookDelivery:
 async def replay(unit: Unit, endpoint: UUID, since: datetime, until: datetime, types: Collection[str]) -> int:
     """Send all events of that range (until the moment before `until`), in their order, under the ids they have.
 
-    How many there are. Raises `Refused`: NOT_FOUND, ENDPOINT_DISABLED, INVALID, TOO_MANY.
+    Each in its event's place, so before what waits of later ones; what waits for their subjects is due now. How many
+    there are. Raises `Refused`: NOT_FOUND, ENDPOINT_DISABLED, INVALID, TOO_MANY.
     """
     if until <= since:
         raise Refused([UserError("INVALID", ("until",), "until must be later than since.")])
     view = await _refuse_disabled(unit, endpoint)
     names = [name for name in KINDS if relaying.wants(view.types, name) and relaying.wants(types, name)]
     mine = (Event.tenant_id == unit.tenant.id, Event.at >= since, Event.at < until, Event.type.in_(names))
-    asked = select(Event.id).where(*mine).order_by(Event.xid, Event.id).limit(MOST_REPLAYED + 1)
-    wanted = [row.id for row in await unit.rows(asked)]
+    asked = select(Event.id, Event.xid, Event.subject).where(*mine).order_by(Event.xid, Event.id)
+    wanted = await unit.rows(asked.limit(MOST_REPLAYED + 1))
     if len(wanted) > MOST_REPLAYED:
         raise Refused(
             [UserError("TOO_MANY", ("since",), f"{MOST_REPLAYED} events are the most; take a shorter range.")]
         )
-    await _again(unit, [WebhookDelivery.endpoint_id == endpoint, WebhookDelivery.event_id.in_(wanted)])
-    await relaying.add_in(unit, [(endpoint, event) for event in wanted])
+    missing = await relaying.never_coming(unit, endpoint, wanted)
+    await hurrying.hurry(unit, endpoint, WebhookDelivery.subject.in_({row.subject for row in wanted}))
+    chosen = (WebhookDelivery.endpoint_id == endpoint, WebhookDelivery.event_id.in_([row.id for row in wanted]))
+    await _again(unit, chosen, WebhookDelivery.xid)
+    await relaying.add_in(unit, [(endpoint, event) for event in missing])
+    await endpoints.rouse(unit, endpoint)
     said = {"count": len(wanted)}
     unit.audit("webhook.replayed", subject_type="WebhookEndpoint", subjects=[endpoint], details=said)
     return len(wanted)
 
 
 async def test(unit: Unit, endpoint: UUID) -> WebhookDelivery:
-    """A message of type `webhook.test` for this endpoint alone. Raises `Refused`: NOT_FOUND, ENDPOINT_DISABLED."""
+    """A message of type `webhook.test` for this endpoint alone, before all that waits for the same subject.
+
+    Raises `Refused`: NOT_FOUND, ENDPOINT_DISABLED.
+    """
     await _refuse_disabled(unit, endpoint)
     delivery = new_id()
     unit.add(
@@ -166,7 +175,7 @@ async def test(unit: Unit, endpoint: UUID) -> WebhookDelivery:
             happened_at=unit.now,
             subject=endpoint,
             fields=[],
-            place=_PLACE,
+            place=-_PLACE,
             xid=_PLACE,
             state=DeliveryState.PENDING.value,
             due_at=unit.now,
@@ -181,11 +190,11 @@ async def test(unit: Unit, endpoint: UUID) -> WebhookDelivery:
     return made
 
 
-async def _again(unit: Unit, which: Sequence[ColumnElement[bool]]) -> None:
+async def _again(unit: Unit, which: Sequence[ColumnElement[bool]], place: Any) -> None:
     """Those that wait already keep their place."""
     ended = (WebhookDelivery.tenant_id == unit.tenant.id, WebhookDelivery.state != DeliveryState.PENDING.value)
     anew = {"state": DeliveryState.PENDING.value, "reason": None, "tries": 0, "due_at": unit.now, "ended_at": None}
-    statement = update(WebhookDelivery).where(*ended, *which).values(**anew, place=_PLACE)
+    statement = update(WebhookDelivery).where(*ended, *which).values(**anew, place=place)
     await unit.run(statement.execution_options(synchronize_session=False))
 
 

@@ -11,10 +11,9 @@ from sqlalchemy import delete, select, update
 
 from crypto.values import Secret
 from crypto.webhooks import SigningSecret
-from domain import api_keys, granting, normalise, required
+from domain import api_keys, granting, member_acts, normalise, required
 from domain.errors import Refused, UserError
-from domain.member_acts import DISABLED as MEMBER_DISABLED
-from domain.webhooks import secrets
+from domain.webhooks import hurrying, secrets
 from domain.webhooks.endpoint_views import EndpointView as EndpointView
 from domain.webhooks.endpoint_views import count as count
 from domain.webhooks.endpoint_views import get as get
@@ -22,7 +21,8 @@ from domain.webhooks.endpoint_views import get_many as get_many
 from domain.webhooks.endpoint_views import lock
 from domain.webhooks.endpoint_views import page as page
 from domain.webhooks.endpoint_views import url_of as url_of
-from tenants.access import Permission, Role
+from tenants import rights
+from tenants.access import Permission, Relation, Role
 from tenants.events import KINDS
 from tenants.ids import new_id
 from tenants.members import Member, MemberRole
@@ -40,6 +40,7 @@ from tenants.webhooks import (
     Payload,
     WebhookEndpoint,
     relaying,
+    spans,
 )
 
 MOST_ENDPOINTS = 50
@@ -85,7 +86,7 @@ async def create(unit: Unit, wanted: Wanted) -> tuple[EndpointView, SigningSecre
         payload=(wanted.payload or Payload.THIN).value,
         types=sorted(set(wanted.types or ())),
         state=EndpointState.ACTIVE.value,
-        begun=relaying.NOW,
+        begun=spans.NOW,
         created_at=unit.now,
         updated_at=unit.now,
         version=1,
@@ -125,9 +126,10 @@ async def change(unit: Unit, endpoint: UUID, version: int, wanted: Wanted) -> En
 
 
 async def enable(unit: Unit, endpoint: UUID) -> EndpointView:
-    """What waited goes on; events that came meanwhile are not sent, but may be replayed. Asked again, changes nothing.
+    """What waited goes on at once; events that came meanwhile are not sent, but may be replayed.
 
-    Raises `Refused`: NOT_FOUND, SECRET_NEEDED, BEYOND_YOUR_RIGHTS.
+    Asked again, changes nothing. Its service is let in again by those who may enable members. Raises `Refused`:
+    NOT_FOUND, SECRET_NEEDED, SERVICE_DISABLED, BEYOND_YOUR_RIGHTS.
     """
     giver = await granting.lock(unit, _MANAGE)
     row, now = await lock(unit, endpoint)
@@ -135,12 +137,13 @@ async def enable(unit: Unit, endpoint: UUID) -> EndpointView:
     if row.state == EndpointState.DISABLED.value:
         if not await secrets.valid(unit, endpoint):
             raise Refused([UserError("SECRET_NEEDED", ("id",), "It has no secret; rotateWebhookSecret makes one.")])
+        await _let_in(unit, giver, now.member_id)
         await relaying.begin(unit)
+        was_here = now.disabled_why is not DisabledWhy.RESTORED
         row.state, row.disabled_why, row.failing_since = EndpointState.ACTIVE.value, None, None
-        row.not_before, row.begun = None, relaying.NOW
+        row.not_before, row.begun = None, spans.begun_again(row.begun) if was_here else spans.NOW
         await unit.flush()
-        revived = (Member.tenant_id == unit.tenant.id, Member.id == row.member_id, Member.status == "DISABLED")
-        await unit.run(update(Member).where(*revived).values(status="ACTIVE"))
+        await hurrying.hurry(unit, endpoint)
         unit.publish(ENABLED, [endpoint])
     return await get(unit, endpoint)
 
@@ -154,12 +157,13 @@ async def disable(unit: Unit, endpoint: UUID) -> EndpointView:
 
 
 async def stop(unit: Unit, endpoint: UUID, why: DisabledWhy) -> bool:
-    """Disable it whoever asks; False where it was."""
+    """Disable it whoever asks; False where it was. Events that committed before this wait, also unrelayed ones."""
+    ended = spans.ended(WebhookEndpoint.begun)
     active = (WebhookEndpoint.tenant_id == unit.tenant.id, WebhookEndpoint.id == endpoint)
     statement = (
         update(WebhookEndpoint)
         .where(*active, WebhookEndpoint.state == EndpointState.ACTIVE.value)
-        .values(state=EndpointState.DISABLED.value, disabled_why=why.value, updated_at=unit.now)
+        .values(state=EndpointState.DISABLED.value, disabled_why=why.value, updated_at=unit.now, begun=ended)
         .returning(WebhookEndpoint.id)
     )
     if not await unit.rows(statement.execution_options(synchronize_session=False)):
@@ -186,7 +190,7 @@ async def remove(unit: Unit, endpoint: UUID) -> None:
     await unit.run(delete(WebhookEndpoint).where(*mine).execution_options(synchronize_session=False))
     service = (Member.tenant_id == unit.tenant.id, Member.id == row.member_id)
     await unit.run(update(Member).where(*service).values(status="DISABLED"))
-    unit.publish(MEMBER_DISABLED, [now.member_id])
+    unit.publish(member_acts.DISABLED, [now.member_id])
     unit.publish(DELETED, [endpoint])
 
 
@@ -197,6 +201,16 @@ async def rotate(unit: Unit, endpoint: UUID) -> tuple[EndpointView, SigningSecre
     await api_keys.refuse_beyond(unit, giver, now.roles, now.own_roles, ("id",))
     secret = await secrets.rotate(unit, endpoint)
     return now, secret
+
+
+async def _let_in(unit: Unit, giver: granting.Giver, service: UUID) -> None:
+    held = (await rights.held(unit, [service]))[service]
+    if held.status != "DISABLED":
+        return
+    if Permission.MEMBERS_MANAGE not in giver.access.on[Relation.NONE].permissions:
+        sentence = "Its member was disabled; let somebody enable that first who has the permission MEMBERS_MANAGE."
+        raise Refused([UserError("SERVICE_DISABLED", ("id",), sentence)])
+    await member_acts.enable(unit, service)
 
 
 def _type_errors(types: Collection[str]) -> list[UserError]:

@@ -13,6 +13,7 @@ from domain.webhooks import endpoints, rendering, secrets
 from domain.webhooks.payloads import Told
 from domain.webhooks.rendering import Message
 from tenants.audit.entries import Entry
+from tenants.errors import TenantFrozen
 from tenants.unit import Unit
 from tenants.units import Units
 from tenants.viewers import MemberId, TenantId
@@ -37,9 +38,11 @@ class Batch:
 async def prepare(units: Units, tenant: TenantId, endpoint: UUID, claimed: Sequence[Claimed]) -> Batch | None:
     """As the endpoint is, and what its roles show, at this moment. None where it is gone or disabled.
 
-    Raises what `Units.enter` raises; `Unauthenticated` where its service is disabled.
+    Raises what `Units.enter` raises: `Unauthenticated` where its service is disabled; `TenantFrozen` as for a writer.
     """
     async with units.enter(tenant, MemberId(claimed[0].service), write=False) as unit:
+        if unit.tenant.frozen:
+            raise TenantFrozen
         mine = (WebhookEndpoint.tenant_id == tenant, WebhookEndpoint.id == endpoint)
         rows = await unit.scalars(
             select(WebhookEndpoint).where(*mine, WebhookEndpoint.state == EndpointState.ACTIVE.value)

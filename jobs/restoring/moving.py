@@ -58,7 +58,7 @@ async def move(depot: Depot, units: Units, tenant: TenantId, backup: UUID, into:
     Raises `HoldsWouldGo`, `Unrestorable`, and what `prove` and reading do.
     """
     async with units.enter(tenant, None, write=True, thaws=True) as old:
-        await backups.lock(old, backup)  # nobody deletes it meanwhile
+        await backups.lock_for_long(old, backup)  # nobody deletes it meanwhile
         proven, held = await prove(depot, units, tenant, backup), (await restored_holds.held(old)).customers
         counts = await _moved(units, into, proven, held)
         old.audit("backup.moved", subject_type="Backup", subjects=[backup], details={"into": str(into)})

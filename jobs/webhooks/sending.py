@@ -282,7 +282,7 @@ class Sender:
         self._failing.add(key)
         if said.status == _GONE:
             await self._stopping.stop(*key, DisabledWhy.GONE)
-            return Outcome(key[1], delivery, DeliveryState.FAILED, "GONE", attempt=attempt)
+            return self._later(key, delivery, attempt, None)
         return self._later(key, delivery, attempt, wish_of(said.status, said.retry_after, self._clock()))
 
     def _later(self, key: Key, delivery: Claimed, attempt: Attempt, wish: timedelta | None) -> Outcome:

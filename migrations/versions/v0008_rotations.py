@@ -22,6 +22,10 @@ DECLARE
 BEGIN
     PERFORM pg_catalog.set_config('coffer.tenant', tenant::text, true);
     SELECT t.frozen INTO was_frozen FROM public.tenants t WHERE t.id = tenant;
+    IF fences OR pg_catalog.current_setting('transaction_read_only') = 'on' THEN
+        -- Restores, drills and backups wait for stores meanwhile; readers hold up nobody's events.
+        PERFORM pg_catalog.set_config('idle_in_transaction_session_timeout', '0', true);
+    END IF;
     IF fences THEN
         -- Behind one that waits for its fence all new writers wait as well: so it waits often, and never for long.
         FOR tried IN 1 .. 12 LOOP

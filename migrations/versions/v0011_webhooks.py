@@ -110,7 +110,7 @@ def _deliveries() -> None:
         sa.UniqueConstraint(
             "tenant_id", "endpoint_id", "event_id", name="uq_webhook_deliveries_tenant_id_endpoint_id_event_id"
         ),
-        sa.CheckConstraint("state IN ('PENDING', 'DELIVERED', 'SKIPPED', 'FAILED')", name="state"),
+        sa.CheckConstraint("state IN ('PENDING', 'DELIVERED', 'SKIPPED')", name="state"),
         sa.CheckConstraint("(state = 'PENDING') = (ended_at IS NULL)", name="ended"),
         rights=_ALL,
     )

@@ -163,6 +163,12 @@ async def lock(unit: Unit, backup: UUID) -> BackupRow | None:
     return await _first(unit, mine.with_for_update())
 
 
+async def lock_for_long(unit: Unit, backup: UUID) -> None:
+    """As `lock`, also where the unit asks nothing for minutes, while the backup is read."""
+    await unit.run(select(func.set_config("idle_in_transaction_session_timeout", "0", True)))
+    await lock(unit, backup)
+
+
 async def lock_all(unit: Unit, *states: BackupState) -> Sequence[BackupRow]:
     """As `lock`, of all in these states, the oldest first: so two who may delete some wait for each other."""
     mine = select(BackupRow).where(BackupRow.tenant_id == unit.tenant.id, BackupRow.state.in_(states))

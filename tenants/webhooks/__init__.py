@@ -78,7 +78,6 @@ class DeliveryState(StrEnum):
     PENDING = "PENDING"
     DELIVERED = "DELIVERED"
     SKIPPED = "SKIPPED"
-    FAILED = "FAILED"
 
 
 class Address(Document):
@@ -125,7 +124,7 @@ class WebhookEndpoint(
     not_before: Mapped[datetime | None] = clear(
         "its receiver asked to be left alone until then", TIMESTAMP(timezone=True), nullable=True
     )
-    begun: Mapped[str | None] = clear("numbers of transactions: it gets no event of one before", Text, nullable=True)
+    begun: Mapped[str | None] = clear("numbers of transactions: between which it gets events", Text, nullable=True)
     created_at: Mapped[datetime] = clear("sorted by", TIMESTAMP(timezone=True))
     updated_at: Mapped[datetime] = clear("when it was changed last", TIMESTAMP(timezone=True))
     version: Mapped[int] = clear("refuses changes made from an old reading", Integer)
@@ -189,7 +188,7 @@ class WebhookDelivery(
         ),
         Index("ix_webhook_deliveries_created", "tenant_id", "created_at", "id"),
         Index("ix_webhook_deliveries_log", "tenant_id", "endpoint_id", "created_at", "id"),
-        CheckConstraint("state IN ('PENDING', 'DELIVERED', 'SKIPPED', 'FAILED')", name="state"),
+        CheckConstraint("state IN ('PENDING', 'DELIVERED', 'SKIPPED')", name="state"),
         CheckConstraint("(state = 'PENDING') = (ended_at IS NULL)", name="ended"),
     )
 
@@ -201,7 +200,9 @@ class WebhookDelivery(
     happened_at: Mapped[datetime] = clear("when the event happened", TIMESTAMP(timezone=True))
     subject: Mapped[UUID] = clear("a random id")
     fields: Mapped[list[str]] = clear("names of fields, never values", ARRAY(Text))
-    place: Mapped[int] = clear("orders the deliveries of one subject: a transaction's number", BigInteger)
+    place: Mapped[int] = clear(
+        "orders the deliveries of one subject: a transaction's number; of a test, less than none", BigInteger
+    )
     xid: Mapped[int] = clear("orders those of one place by their events: a transaction's number", BigInteger)
     state: Mapped[str] = clear("a code", Text)
     reason: Mapped[str | None] = clear("a code", Text, nullable=True)

@@ -23,6 +23,8 @@ from tenants.webhooks import DeliveryState
 
 LEASE = timedelta(seconds=60)  # longer than a request may take, with all that stands around it
 _MORE = 64
+_NEAREST = 256  # rows, at the front of what is due
+_SUBJECTS = 1000
 _NOW = bindparam("now", type_=TIMESTAMP(timezone=True))
 _TENANT = bindparam("tenant", type_=Uuid)
 _FREE = "d.state = 'PENDING' AND d.due_at <= :now AND (d.lease_until IS NULL OR d.lease_until < :now)"
@@ -35,15 +37,49 @@ _DUE = text(
     )
     """  # noqa: S608  # a condition of ours
 ).bindparams(_NOW)
-# Of one subject only the first that is still to be sent, whoever holds it: found by one walk along the index, however
-# many wait behind it. A few more than asked for are looked at, as another process may hold the first.
+_WAITING = "tenant_id = :tenant AND endpoint_id = :endpoint AND state = 'PENDING'"
+_PARTS = "id, subject, due_at, lease_until, place, xid, event_id, state"
+# Of one subject only the first that is still to be sent, whoever holds it. Most are found among the rows that have been
+# due for longest; where too many of those wait behind others, by a leap from subject to subject; where there are too
+# many of these as well, by one walk along all that waits. A step that is not needed costs nothing.
+_HEADS = f"""
+    nearest AS MATERIALIZED (
+        SELECT {_PARTS} FROM webhook_deliveries d WHERE {_WAITING} AND {_FREE} ORDER BY due_at LIMIT {_NEAREST}
+    ), near AS MATERIALIZED (
+        SELECT * FROM nearest WHERE id = (
+            SELECT d.id FROM webhook_deliveries d WHERE {_WAITING} AND d.subject = nearest.subject
+            ORDER BY place, xid, event_id LIMIT 1
+        )
+    ), leaps AS (
+        (
+            SELECT 1 AS n, {_PARTS} FROM webhook_deliveries WHERE {_WAITING}
+            ORDER BY subject, place, xid, event_id LIMIT 1
+        )
+        UNION ALL
+        SELECT leaps.n + 1, next.* FROM leaps CROSS JOIN LATERAL (
+            SELECT {_PARTS} FROM webhook_deliveries d WHERE {_WAITING} AND d.subject > leaps.subject
+            ORDER BY subject, place, xid, event_id LIMIT 1
+        ) next WHERE leaps.n < {_SUBJECTS}
+    ), way AS MATERIALIZED (
+        SELECT CASE
+            WHEN (SELECT count(*) FROM nearest) < {_NEAREST} THEN 'near'
+            WHEN (SELECT count(*) FROM near) >= :most + {_MORE} THEN 'near'
+            WHEN (SELECT count(*) FROM leaps) < {_SUBJECTS} THEN 'leaps'
+            ELSE 'walk'
+        END AS chosen
+    ), heads AS MATERIALIZED (
+        SELECT {_PARTS} FROM near WHERE (SELECT chosen FROM way) = 'near'
+        UNION ALL SELECT {_PARTS} FROM leaps WHERE (SELECT chosen FROM way) = 'leaps'
+        UNION ALL SELECT * FROM (
+            SELECT DISTINCT ON (subject) {_PARTS} FROM webhook_deliveries
+            WHERE {_WAITING} ORDER BY subject, place, xid, event_id
+        ) walk WHERE (SELECT chosen FROM way) = 'walk'
+    )
+"""  # noqa: S608  # likewise
+# A few more than asked for are looked at, as another process may hold the first.
 _CLAIM = text(
     f"""
-    WITH heads AS MATERIALIZED (
-        SELECT DISTINCT ON (subject) id, due_at, lease_until, place, xid, event_id, state FROM webhook_deliveries
-        WHERE tenant_id = :tenant AND endpoint_id = :endpoint AND state = 'PENDING'
-        ORDER BY subject, place, xid, event_id
-    ), first AS MATERIALIZED (
+    WITH RECURSIVE {_HEADS}, first AS MATERIALIZED (
         SELECT d.id FROM heads d WHERE {_FREE} ORDER BY d.due_at, d.place, d.xid, d.event_id LIMIT :most + {_MORE}
     ), due AS MATERIALIZED (
         SELECT d.id FROM webhook_deliveries d

@@ -4,7 +4,7 @@ A tenant's cursor moves in the transaction that writes the deliveries. It passes
 be followed by an older one: only what lies below the horizon of `tenants.feeds` is taken.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,7 +12,7 @@ from uuid import UUID
 
 import orjson
 import structlog
-from sqlalchemy import BigInteger, ColumnElement, Row, Text, Uuid, bindparam, literal_column, select, text
+from sqlalchemy import BigInteger, Row, Text, Uuid, bindparam, select, text
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -21,19 +21,20 @@ from tenants.ids import new_id
 from tenants.tenants import tenants
 from tenants.unit import Unit
 from tenants.viewers import TenantId
-from tenants.webhooks import EndpointState, WebhookEndpoint
+from tenants.webhooks import DisabledWhy, EndpointState, WebhookEndpoint
+from tenants.webhooks.spans import Spans
 
 _log = structlog.get_logger()
 PAGE = 500  # events of one transaction
 _LAST = UUID(int=2**128 - 1)
 _HORIZON = "pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
-_TENANT, _PLACE = bindparam("tenant", type_=Uuid), bindparam("place", type_=BigInteger)
+_TENANT = bindparam("tenant", type_=Uuid)
 _NEWCOMERS = text(
     f"""
     WITH now AS MATERIALIZED (SELECT {_HORIZON} AS horizon)
     SELECT now.horizon, EXISTS (SELECT FROM events WHERE xid >= now.horizon) AS is_behind,
         ARRAY(SELECT DISTINCT e.tenant_id FROM events e WHERE e.xid >= :since AND e.xid < now.horizon
-            AND EXISTS (SELECT FROM webhook_endpoints w WHERE w.tenant_id = e.tenant_id AND w.state = 'ACTIVE')
+            AND EXISTS (SELECT FROM webhook_endpoints w WHERE w.tenant_id = e.tenant_id)
         ) AS tenants
     FROM now
     """  # noqa: S608  # a constant of ours
@@ -69,12 +70,12 @@ _ADD = text(
     INSERT INTO webhook_deliveries (tenant_id, id, endpoint_id, event_id, type, type_version, happened_at, subject,
         fields, place, xid, state, due_at, created_at)
     SELECT :tenant, d.id, d.endpoint, e.id, e.type, e.version, e.at, e.subject, e.fields,
-        coalesce(:place, e.xid), e.xid, 'PENDING', :now, :now
+        e.xid, e.xid, 'PENDING', :now, :now
     FROM jsonb_to_recordset(CAST(:deliveries AS jsonb)) AS d (id uuid, endpoint uuid, event uuid)
     JOIN events e ON e.tenant_id = :tenant AND e.id = d.event
     ON CONFLICT (tenant_id, endpoint_id, event_id) DO NOTHING
     """
-).bindparams(_TENANT, bindparam("now", type_=TIMESTAMP(timezone=True)), bindparam("deliveries", type_=Text), _PLACE)
+).bindparams(_TENANT, bindparam("now", type_=TIMESTAMP(timezone=True)), bindparam("deliveries", type_=Text))
 _MOVE = text(
     "UPDATE webhook_cursors SET xid = :xid, event_id = :id WHERE tenant_id = :tenant AND id = :tenant"
 ).bindparams(_TENANT, bindparam("xid", type_=BigInteger), bindparam("id", type_=Uuid))
@@ -84,12 +85,13 @@ _BEGIN = text(
     VALUES (:tenant, :tenant, {_HORIZON} - 1, :last)
     ON CONFLICT (tenant_id, id) DO UPDATE SET xid = excluded.xid, event_id = excluded.event_id
         WHERE webhook_cursors.xid < excluded.xid AND NOT EXISTS (
-            SELECT FROM webhook_endpoints w WHERE w.tenant_id = :tenant AND w.state = 'ACTIVE'
+            SELECT FROM webhook_endpoints w WHERE w.tenant_id = :tenant
         )
     """  # noqa: S608  # likewise
 ).bindparams(_TENANT, bindparam("last", type_=Uuid))
-# A snapshot and, behind it, the transaction that asks.
-NOW: ColumnElement[str] = literal_column("pg_current_snapshot()::text || ':' || pg_current_xact_id()::text", Text)
+_PASSED = text(
+    "SELECT xid, event_id FROM webhook_cursors WHERE tenant_id = :tenant AND id = :tenant FOR UPDATE"
+).bindparams(_TENANT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,19 +123,17 @@ async def newcomers(platform: Database, since: int) -> Newcomers:
 
 async def everybody(platform: Database) -> list[TenantId]:
     """All tenants that are served and have an endpoint."""
-    having = select(WebhookEndpoint.tenant_id).where(
-        WebhookEndpoint.tenant_id == tenants.c.id, WebhookEndpoint.state == EndpointState.ACTIVE.value
-    )
+    having = select(WebhookEndpoint.tenant_id).where(WebhookEndpoint.tenant_id == tenants.c.id)
     async with platform.session(write=False) as session:
         rows = await session.execute(select(tenants.c.id).where(tenants.c.status == "ACTIVE", having.exists()))
         return [TenantId(row.id) for row in rows]
 
 
 async def begin(unit: Unit) -> None:
-    """Events from now on become deliveries; before the first endpoint comes, or comes back, none does.
+    """Events from now on become deliveries; before the first endpoint comes, none does.
 
     Those of transactions that are still on their way come afterwards. What is known already each endpoint leaves out by
-    its own `begun`, which is taken after this: nobody relays this tenant's events until this unit has ended.
+    its own spans, which are written after this: nobody relays this tenant's events until this unit has ended.
     """
     await unit.flush()
     await unit.run(_BEGIN.bindparams(tenant=unit.tenant.id, last=_LAST))
@@ -168,17 +168,30 @@ async def _reset(session: AsyncSession, tenant: TenantId) -> Row[Any]:
 
 async def add(session: AsyncSession, tenant: UUID, wanted: Iterable[tuple[UUID, UUID]], now: datetime) -> None:
     """Deliveries of (endpoint, event), each in its event's place; one that is there stays as it is."""
-    rows = [{"id": str(new_id()), "endpoint": str(endpoint), "event": str(event)} for endpoint, event in wanted]
-    said = {"tenant": tenant, "now": now, "deliveries": orjson.dumps(rows).decode(), "place": None}
-    await session.execute(_ADD, said)
+    await session.execute(_ADD, _said(tenant, wanted, now))
 
 
 async def add_in(unit: Unit, wanted: Iterable[tuple[UUID, UUID]]) -> None:
-    """As `add`, in a unit, and all in its place: behind what waits, among themselves in the order of events."""
+    """As `add`, in a unit."""
+    await unit.run(_ADD.bindparams(**_said(unit.tenant.id, wanted, unit.now)))
+
+
+def _said(tenant: UUID, wanted: Iterable[tuple[UUID, UUID]], now: datetime) -> dict[str, Any]:
     rows = [{"id": str(new_id()), "endpoint": str(endpoint), "event": str(event)} for endpoint, event in wanted]
-    (place,) = await unit.rows(select(literal_column("pg_current_xact_id()::text::bigint", BigInteger).label("n")))
-    said = {"tenant": unit.tenant.id, "now": unit.now, "deliveries": orjson.dumps(rows).decode(), "place": place.n}
-    await unit.run(_ADD.bindparams(**said))
+    return {"tenant": tenant, "now": now, "deliveries": orjson.dumps(rows).decode()}
+
+
+async def never_coming(unit: Unit, endpoint: UUID, events: Sequence[Row[Any]]) -> list[UUID]:
+    """Those that nobody will make deliveries of by himself; nobody relays until this unit has ended.
+
+    They were passed, or happened before the endpoint began, or while it was disabled.
+    """
+    passed = await unit.rows(_PASSED.bindparams(tenant=unit.tenant.id))
+    mine = (WebhookEndpoint.tenant_id == unit.tenant.id, WebhookEndpoint.id == endpoint)
+    (row,) = await unit.rows(select(WebhookEndpoint.begun).where(*mine))
+    spans = Spans.of(row.begun)
+    at = (passed[0].xid, passed[0].event_id) if passed else (0, _LAST)
+    return [event.id for event in events if (event.xid, event.id) <= at or not spans.hold(event.xid)]
 
 
 def wants(types: Collection[str], name: str) -> bool:
@@ -187,38 +200,22 @@ def wants(types: Collection[str], name: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Begun:
-    """What had ended when an endpoint began; `own` is the transaction in which it did."""
-
-    oldest: int
-    next: int
-    running: frozenset[int]
-    own: int
-
-    @classmethod
-    def of(cls, text: str) -> "_Begun":
-        """``oldest:next:running,…:own``, as `NOW` makes it."""
-        oldest, next_, running, own = text.split(":")
-        return cls(int(oldest), int(next_), frozenset(int(xid) for xid in running.split(",") if xid), int(own))
-
-    def knows(self, xid: int) -> bool:
-        return xid < self.oldest or xid == self.own or (xid < self.next and xid not in self.running)
-
-
-@dataclass(frozen=True, slots=True)
 class _Wish:
     types: Collection[str]
-    begun: _Begun | None
+    spans: Spans
 
     def has(self, event: Row[Any]) -> bool:
-        return wants(self.types, event.type) and not (self.begun is not None and self.begun.knows(event.xid))
+        return wants(self.types, event.type) and self.spans.hold(event.xid)
 
 
 async def _endpoints(session: AsyncSession, tenant: TenantId) -> dict[UUID, _Wish]:
-    active = (WebhookEndpoint.tenant_id == tenant, WebhookEndpoint.state == EndpointState.ACTIVE.value)
-    asked = select(WebhookEndpoint.id, WebhookEndpoint.types, WebhookEndpoint.begun)
-    rows = await session.execute(asked.where(*active))
-    return {row.id: _Wish(row.types, None if row.begun is None else _Begun.of(row.begun)) for row in rows}
+    """A disabled one too: what happened before it was disabled waits for it. One that came by a restore began anew."""
+    is_active = (WebhookEndpoint.state == EndpointState.ACTIVE.value).label("is_active")
+    was_here = WebhookEndpoint.disabled_why.is_distinct_from(DisabledWhy.RESTORED.value).label("was_here")
+    columns = (WebhookEndpoint.id, WebhookEndpoint.types, WebhookEndpoint.begun, is_active, was_here)
+    rows = await session.execute(select(*columns).where(WebhookEndpoint.tenant_id == tenant))
+    wishes = [(row, _Wish(row.types, Spans.of(row.begun))) for row in rows]
+    return {row.id: wish for row, wish in wishes if row.is_active or (row.was_here and wish.spans.is_ended)}
 
 
 def _wanted(events: Iterable[Row[Any]], endpoints: dict[UUID, _Wish]) -> list[tuple[UUID, UUID]]:

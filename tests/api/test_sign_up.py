@@ -23,7 +23,7 @@ from tenants.signing_in.sign_up import SignUp
 from tenants.viewers import TenantId
 from tests.house import House
 from tests.inbox import receiving
-from tests.served import served
+from tests.served import served, served_again
 
 SIGN_UP = "mutation($i: SignUpInput!) { signUp(input: $i) { isSent userErrors { code path } } }"
 COMPLETE = """mutation($t: String!, $n: String!, $p: String!) {
@@ -170,7 +170,8 @@ async def test_a_real_letter_worker_and_restart_lead_to_the_same_end(house: Hous
             assert link
             form = {"t": link[1], "n": "Ada", "p": PASSWORD}
             await client.post("/graphql", json={"query": COMPLETE, "variables": form})
-        async with served(house, **open_) as second, httpx.AsyncClient(base_url=second.address, timeout=30) as client:
+        second = served_again(house, **open_)
+        async with second as server, httpx.AsyncClient(base_url=server.address, timeout=30) as client:
             async with asyncio.timeout(30):
                 while (done := await completion(client, form)) is None:  # noqa: ASYNC110  # as clients do, too
                     await asyncio.sleep(0.2)

@@ -160,6 +160,17 @@ async def test_the_roles_have_no_power_even_if_somebody_gave_it(postgres_server:
 
 
 @pytest.mark.database
+async def test_who_serves_keeps_no_transaction_open_for_long(postgres_server: Postgres) -> None:
+    create_roles_and_database(postgres_server, "coffer_roles")
+
+    query = "SELECT rolname::text, rolconfig FROM pg_roles WHERE rolname = ANY($1) ORDER BY rolname"
+    limit = ["idle_in_transaction_session_timeout=60s"]
+    assert await fetch(postgres_server.superuser_url, query, ROLES) == [
+        [name, None if name == "coffer_owner" else limit] for name in sorted(ROLES)
+    ]
+
+
+@pytest.mark.database
 async def test_the_owner_owns_the_database(postgres_server: Postgres) -> None:
     create_roles_and_database(postgres_server, "coffer_roles")
 

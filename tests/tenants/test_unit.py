@@ -22,7 +22,7 @@ from domain.customers.fields import DOCUMENTS
 from domain.customers.rows import Customer
 from local.openbao import configure, running_server
 from local.postgres import Postgres
-from tenants import tenants
+from tenants import backups, tenants
 from tenants.access import Role
 from tenants.database import Database
 from tenants.errors import DatabaseUnavailable, TenantSuspended, Unauthenticated
@@ -243,6 +243,31 @@ async def test_a_reading_unit_cannot_write(house: House, superuser: asyncpg.Conn
         async with house.api.units.enter(tenant, None, write=False) as unit:
             await customers.create(unit, PERSON)
     assert await superuser.fetchval("SELECT count(*) FROM customers WHERE tenant_id = $1", tenant) == 0
+
+
+@pytest.mark.parametrize(
+    ("how", "limit"),
+    [
+        ({"write": True}, "1min"),
+        ({"write": True, "fences": True}, "0"),
+        ({"write": False}, "0"),
+    ],
+    ids=["a writer", "one that fences", "a reader"],
+)
+async def test_a_writer_that_asks_nothing_is_cut_off_after_a_minute(house: House, how: Any, limit: str) -> None:
+    owner = house.members["acme"][Role.OWNER]
+    for _ in range(2):  # nothing of it outlives the unit
+        async with house.api.units.enter(owner.tenant, None, **how) as unit:
+            assert await unit.scalars(text("SELECT current_setting('idle_in_transaction_session_timeout')")) == [limit]
+        async with house.api.units.enter(owner.tenant, None, write=True) as unit:
+            assert await unit.scalars(text("SELECT current_setting('idle_in_transaction_session_timeout')")) == ["1min"]
+
+
+async def test_whoever_holds_a_backup_while_it_is_read_is_not_cut_off(house: House) -> None:
+    owner = house.members["acme"][Role.OWNER]
+    async with house.api.units.enter(owner.tenant, None, write=True) as unit:
+        await backups.lock_for_long(unit, uuid4())
+        assert await unit.scalars(text("SELECT current_setting('idle_in_transaction_session_timeout')")) == ["0"]
 
 
 async def test_equal_values_of_two_tenants_have_different_tokens(house: House, superuser: asyncpg.Connection) -> None:

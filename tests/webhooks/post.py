@@ -143,6 +143,18 @@ class PostOffice:
 
 
 @asynccontextmanager
+async def writer(house: House) -> AsyncIterator[None]:
+    """Somebody else's transaction, which wrote and does not end: nothing behind it is relayed."""
+    connection = await asyncpg.connect(house.superuser_url)
+    try:
+        async with connection.transaction():
+            await connection.execute("SELECT pg_current_xact_id()")
+            yield
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
 async def post_office(house: House, *allowed: str, seconds: float = 2, **options: Any) -> AsyncIterator[PostOffice]:
     """In a tenant that nobody else uses; `allowed` are the places of receivers."""
     tenant = await house.add_tenant(f"hooks-{new_id().hex[-12:]}")

@@ -2,9 +2,11 @@
 
 from datetime import timedelta
 
-from domain.webhooks import deliveries
+from domain.webhooks import deliveries, endpoints
+from domain.webhooks.endpoints import Wanted
 from jobs.webhooks.schedules import PATIENCE
 from tenants.access import Role
+from tenants.ids import global_id
 from tests.house import House
 from tests.webhooks.post import PostOffice, post_office
 from tests.webhooks.receivers import OK, receiving, status
@@ -133,6 +135,22 @@ async def test_what_came_before_the_endpoint_is_sent_only_when_replayed(house: H
         post.clock.turn(timedelta(minutes=1))
         await post.settle()
     assert len(receiver.got) == 1
+
+
+async def test_a_test_event_waits_for_none_of_its_endpoints_other_events(house: House) -> None:
+    async with receiving(lambda _got: status(500)) as receiver, post_office(house, receiver.place) as post:
+        view, _ = await post.add(receiver.url, types=["webhook.*"], roles=[Role.OWNER])
+        async with post.writing() as unit:
+            await endpoints.change(unit, view.id, 1, Wanted(name="Another"))
+        await post.settle()
+        for _ in range(2):
+            async with post.writing() as unit:
+                asked = await deliveries.test(unit, view.id)
+            post.clock.now = max(post.clock.now, unit.now)
+            receiver.got.clear()
+            await post.settle()
+            assert f"msg_{asked.id.hex}" in receiver.ids
+    assert receiver.got[0].json["data"]["subject"]["id"] == global_id("WebhookEndpoint", view.id)
 
 
 async def _is_disabled(post: PostOffice, why: str) -> None:

@@ -14,7 +14,7 @@ from tenants.access import Grants, Permission, Role, RoleSpec, Scope
 from tenants.ids import global_id, new_id
 from tenants.webhooks import relaying
 from tests.house import House
-from tests.webhooks.post import post_office
+from tests.webhooks.post import post_office, writer
 from tests.webhooks.receivers import receiving
 from tests.webhooks.test_rendering import _role
 
@@ -116,6 +116,39 @@ async def test_a_replay_of_known_and_unknown_events_keeps_their_order(house: Hou
         post.clock.turn(timedelta(minutes=1))
         await post.settle()
     assert [got.json["data"]["fields"] for got in receiver.got] == [["givenName"], ["givenName"], ["note"]]
+
+
+async def test_a_replay_of_what_is_not_relayed_yet_does_not_turn_its_order_round(house: House) -> None:
+    async with receiving() as receiver, post_office(house, receiver.place) as post:
+        view, _ = await post.add(receiver.url)
+        async with writer(house):
+            ada = await post.customer(givenName="Ada")
+            async with post.writing() as unit:
+                until = unit.now
+            await post.change(ada, note="x")
+            async with post.writing() as unit:
+                assert await deliveries.replay(unit, view.id, until - _HOUR, until, []) == 1
+            assert await post.rows("SELECT FROM webhook_deliveries WHERE tenant_id = $1") == []
+        post.clock.turn(timedelta(minutes=1))
+        await post.settle()
+    assert [got.json["data"]["fields"] for got in receiver.got] == [["givenName"], ["note"]]
+
+
+async def test_a_replay_of_what_came_while_it_was_disabled_goes_before_what_came_after(house: House) -> None:
+    async with receiving() as receiver, post_office(house, receiver.place) as post:
+        view, _ = await post.add(receiver.url)
+        async with post.writing() as unit:
+            await endpoints.disable(unit, view.id)
+        ada = await post.customer(givenName="Ada")
+        async with post.writing() as unit:
+            await endpoints.enable(unit, view.id)
+        await post.change(ada, note="x")
+        await post.relay()
+        async with post.writing() as unit:
+            assert await deliveries.replay(unit, view.id, unit.now - _HOUR, unit.now + _HOUR, []) == 2
+        post.clock.turn(timedelta(minutes=1))
+        await post.settle()
+    assert [got.json["data"]["fields"] for got in receiver.got] == [["givenName"], ["note"]]
 
 
 async def test_a_preview_shows_nothing_that_the_asker_may_not_hear_of(house: House) -> None:

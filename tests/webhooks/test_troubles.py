@@ -171,6 +171,23 @@ async def test_a_quiet_endpoint_is_not_disabled_by_one_failure(house: House) -> 
     assert row["state"] == "ACTIVE"
 
 
+async def test_a_frozen_tenants_events_wait_the_fresh_one_too(house: House) -> None:
+    async with receiving() as receiver, post_office(house, receiver.place) as post:
+        view, _ = await post.add(receiver.url)
+        await post.customer(givenName="Ada")
+        freeze = "UPDATE tenants SET frozen = $2 WHERE id = $1"
+        await post.superuser.execute(freeze, post.tenant.id, "RESTORE")
+        await post.relay()
+        post.webhooks.sender.nudge(post.tenant.id, view.id)
+        await post.webhooks.sender.idle()
+        (row,) = await post.rows("SELECT state, attempt, tries FROM webhook_deliveries WHERE tenant_id = $1")
+        assert (receiver.got, tuple(row)) == ([], ("PENDING", 0, 0))
+        await post.superuser.execute(freeze, post.tenant.id, None)
+        post.clock.turn(timedelta(minutes=1))
+        await post.settle()
+    assert len(receiver.got) == 1
+
+
 async def _test_event(unit: Unit, endpoint: UUID) -> None:
     await deliveries.test(unit, endpoint)
 
@@ -180,7 +197,11 @@ async def _enabled(unit: Unit, endpoint: UUID) -> None:
     await endpoints.enable(unit, endpoint)
 
 
-@pytest.mark.parametrize("act", [_test_event, _enabled], ids=["a test event", "enabling"])
+async def _replayed(unit: Unit, endpoint: UUID) -> None:
+    await deliveries.replay(unit, endpoint, unit.now - _HOUR, unit.now + _HOUR, [])
+
+
+@pytest.mark.parametrize("act", [_test_event, _enabled, _replayed], ids=["a test event", "enabling", "a replay"])
 async def test_a_wish_is_known_to_all_processes_until_somebody_here_asks(house: House, act: Any) -> None:
     async with receiving() as receiver, post_office(house, receiver.place) as post:
         receiver.answer = lambda _got: status(503, "Retry-After: 86400") if len(receiver.got) == 1 else OK
@@ -198,4 +219,4 @@ async def test_a_wish_is_known_to_all_processes_until_somebody_here_asks(house: 
             await act(unit, view.id)
         post.clock.turn(timedelta(minutes=1))
         await post.settle()
-    assert len(receiver.got) == (3 if act is _test_event else 2)
+    assert len(receiver.got) == 3
