@@ -23,7 +23,7 @@ from tenants.keys import data_keys, new_keys, proving, resealing, rotating
 from tenants.keys.rotating import BEGUN, SIGNED_BY, RotationArguments, proof_message
 from tenants.unit import Unit
 
-PAGE = 1_000  # rows
+PAGE = 200  # rows: a statement that takes longer is felt by whoever reads a page meanwhile
 _FENCES = 5  # tries, before the job is put off
 _FIRST_PAUSE = 0.25  # seconds
 _IDLE_PASSES = 8  # that found nothing but rows which others hold

@@ -22,7 +22,7 @@ from tenants.owned import Place, TenantOwned, places
 from tenants.unit import Unit
 
 _FIRST = UUID(int=0)
-_PART = 250  # rows that are written by one statement, while those behind them are sealed
+_PART = 100  # rows that are written by one statement, while those behind them are sealed
 
 
 @dataclass(frozen=True, slots=True)
